@@ -97,13 +97,13 @@ inline SymmetricScale symmetric_scale(float largest_magnitude) {
 // our own; ln2 is split so that n * high is exact (Cody and Waite, 1980).
 inline float exp_nonpositive(float x) {
   if (!(x > -86.0f)) return 0.0f;
-  const float n = round_even(x * 0x1.715476p+0f);
-  const float r_high = x - n * 0x1.63p-1f;
-  const float r = r_high - n * -0x1.bd0106p-13f;
-  float q = 0x1.6d4364p-10f;
-  q = q * r + 0x1.120ba6p-7f;
-  q = q * r + 0x1.5554e8p-5f;
-  q = q * r + 0x1.5554dcp-3f;
+  const float n = round_even(x * 1.44269502f);
+  const float r_high = x - n * 0.693359375f;
+  const float r = r_high - n * -0.000212194442f;
+  float q = 0.0013933687f;
+  q = q * r + 0.00836320501f;
+  q = q * r + 0.041666463f;
+  q = q * r + 0.166665763f;
   q = q * r + 0.5f;
   const float square = r * r;
   q = square * q;
@@ -119,19 +119,19 @@ inline float log_from_one(float x) {
   const uint32_t bits = bits_of(x);
   int32_t e = static_cast<int32_t>(bits >> 23) - 127;
   float m = float_of((bits & 0x7fffffu) | 0x3f800000u);
-  if (m > 0x1.6a09e6p+0f) {
+  if (m > 1.41421354f) {
     m = m * 0.5f;
     e = e + 1;
   }
   const float s = (m - 1.0f) / (m + 1.0f);
   const float z = s * s;
-  float q = 0x1.c71c72p-3f;
-  q = q * z + 0x1.24924ap-2f;
-  q = q * z + 0x1.99999ap-2f;
-  q = q * z + 0x1.555556p-1f;
+  float q = 0.222222224f;
+  q = q * z + 0.285714298f;
+  q = q * z + 0.400000006f;
+  q = q * z + 0.666666687f;
   q = q * z + 2.0f;
   const float log_m = q * s;
-  return static_cast<float>(e) * 0x1.62e43p-1f + log_m;
+  return static_cast<float>(e) * 0.693147182f + log_m;
 }
 
 // x * sigmoid(x), with only non-positive arguments to exp.
