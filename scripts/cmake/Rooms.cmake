@@ -15,6 +15,13 @@ set(FLEXLLM_MAY_USE_quantizer kernels formats tokenizer)
 set(FLEXLLM_MAY_USE_server host tokenizer formats)
 set(FLEXLLM_MAY_USE_cli formats tokenizer kernels host quantizer server)
 
+# The same table as one string, 'ROOM:USED,USED ROOM:', for tests/house.
+set(FLEXLLM_ROOM_TABLE "")
+foreach(room formats tokenizer kernels host quantizer server cli)
+  string(JOIN "," used ${FLEXLLM_MAY_USE_${room}})
+  string(APPEND FLEXLLM_ROOM_TABLE "${room}:${used} ")
+endforeach()
+
 # flexllm_room(NAME SOURCES ... [USES rooms...] [LIBRARIES targets...])
 # Creates the static library `flexllm_NAME`. USES and LIBRARIES are private: a room's public
 # headers speak only of its own types and of those of the rooms its callers use themselves.
@@ -36,9 +43,14 @@ function(flexllm_room name)
   set_target_properties(${target} PROPERTIES FLEXLLM_USES "${ARG_USES}")
 endfunction()
 
+# The tests labelled `sanitize`: what a change is checked with under both sanitizers (.ci/run).
+add_custom_target(sanitized)
+
 # flexllm_test(ROOM NAME SOURCES ... [LIBRARIES targets...] [LABELS labels...] [ARGS args...])
 # A GoogleTest program of one room, registered as one ctest test `ROOM.NAME`. It may use its room
 # and what its room uses. TIMEOUT is generous: a test never fails because the machine was slow.
+# Two labels mean something to scripts/test: `sanitize` (short; also runs under both sanitizers for
+# every change) and `long` (runs with --long only).
 function(flexllm_test room name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES;LABELS;ARGS" ${ARGN})
   set(target ${room}_${name}_test)
@@ -50,4 +62,7 @@ function(flexllm_test room name)
   endforeach()
   add_test(NAME ${room}.${name} COMMAND ${target} ${ARG_ARGS})
   set_tests_properties(${room}.${name} PROPERTIES LABELS "${room};${ARG_LABELS}" TIMEOUT 1200)
+  if("sanitize" IN_LIST ARG_LABELS)
+    add_dependencies(sanitized ${target})
+  endif()
 endfunction()

@@ -1,0 +1,5 @@
+#include "formats/formats.h"
+
+namespace flexllm::formats {
+int lower() { return 1; }
+}  // namespace flexllm::formats

@@ -1,0 +1,5 @@
+#include "server/server.h"
+
+namespace flexllm::formats {
+int lower() { return server::upper(); }
+}  // namespace flexllm::formats

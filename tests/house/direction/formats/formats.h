@@ -1,0 +1,6 @@
+// A public header of the lower room.
+#pragma once
+
+namespace flexllm::formats {
+int lower();
+}

@@ -1,0 +1,6 @@
+// A public header of the upper room.
+#pragma once
+
+namespace flexllm::server {
+int upper();
+}
