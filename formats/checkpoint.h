@@ -54,7 +54,7 @@ class Checkpoint {
   virtual std::span<const TensorInfo> tensors() const = 0;
 
   // nullptr when the checkpoint has no tensor of that name.
-  const TensorInfo* find(std::string_view name) const;
+  virtual const TensorInfo* find(std::string_view name) const = 0;
 
   // The whole tensor, row-major. Throws Error when there is none of that name.
   std::vector<float> read_f32(std::string_view name) const;
