@@ -24,8 +24,9 @@ std::unique_ptr<Checkpoint> open_checkpoint(const std::filesystem::path& path) {
   if (!std::filesystem::exists(status)) {
     throw Error(path, "cannot open", "there is no such file or folder");
   }
+  if (std::filesystem::is_directory(status)) return open_hugging_face_checkpoint(path);
   if (!std::filesystem::is_regular_file(status)) {
-    throw Error(path, "cannot open", "expected a GGUF file");
+    throw Error(path, "cannot open", "expected a GGUF file or a Hugging Face folder");
   }
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, sizeof magic);

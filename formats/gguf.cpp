@@ -291,7 +291,6 @@ class GgufFile::Parser {
                       " elements are not whole blocks of " +
                       std::string(formats::name_of(tensor.type)));
     }
-    // At most 8 bits an element can be saved below one byte: size in bytes <= 4 * elements.
     uint64_t elements = 1;
     for (const uint64_t dimension : tensor.shape) {
       if (dimension == 0 || dimension > (uint64_t{1} << 48) / elements) {

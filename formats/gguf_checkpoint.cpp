@@ -154,9 +154,9 @@ class Loader {
     config.head_dim = read_head_dim(config);
     config.vocab = read_vocab();
     config.tied_embeddings = file_->find_tensor("output.weight") == nullptr;
-    config.attention_bias = file_->find_tensor("blk.0.attn_q.bias") != nullptr;
-    config.qk_norm =
-        architecture_ == "qwen3" && file_->find_tensor("blk.0.attn_q_norm.weight") != nullptr;
+    config.attention_bias =
+        architecture_ == "qwen2" || file_->find_tensor("blk.0.attn_q.bias") != nullptr;
+    config.qk_norm = architecture_ == "qwen3";
     config.rope = read_rope();
     return config;
   }

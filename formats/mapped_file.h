@@ -10,6 +10,9 @@
 
 namespace flexllm::formats {
 
+// Whether `path` leads to a regular file; false when that cannot be found out.
+bool is_file(const std::filesystem::path& path);
+
 class MappedFile {
  public:
   // Throws Error when `path` is not a regular file that can be read.
