@@ -47,8 +47,9 @@ nearest() {
   printf '%s\n' "$folder"
 }
 
-# only_one NAME: wait until no other script is in the same part of this checkout. The lock ends
-# with the process (file descriptor 9).
+# only_one NAME: wait until no other script is in the same part of this checkout. The lock (file
+# descriptor 9) ends with the last process that was started under it, so that a killed script whose
+# pip or compiler lives on is waited for too.
 only_one() {
   need_folder "$root/build"
   exec 9>"$root/build/.$1.lock"
@@ -63,12 +64,12 @@ logged() {
   mkdir -p "$logs"
   say "$title ..."
   (
-    while sleep 20 && kill -0 $$ 2>/dev/null; do
+    while sleep 20 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
       say "  $title: $((SECONDS - begin)) s: $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-100)"
     done
   ) 9>&- &
   beat=$!
-  "$@" >"$log" 2>&1 9>&- || status=$?
+  "$@" >"$log" 2>&1 || status=$?
   { kill "$beat" && wait "$beat"; } 2>/dev/null || true
   if [ $status -eq 0 ]; then say "$title: done ($((SECONDS - begin)) s)"; fi
   return $status
