@@ -1,0 +1,480 @@
+#!/usr/bin/env python3
+"""One description of an accelerator, and everything that is made from it.
+
+    accelerator.py configs/accelerators/u280-combined.json --header H --vitis DIR \\
+                   --memory-map M.json --xclbin OUT.xclbin --kernels LIBRARY.so
+    accelerator.py --shells OUT.h configs/devices/u280.json ...
+
+The JSON names the device, the clock, the compile-time maxima, the memory bank of every kernel
+argument and how arguments share AXI ports. Outputs: the kernels' constexpr header, the v++ files,
+the host's memory map and the emulated bitstream (docs/emulated-card.md). Python 3 standard library
+only; CMake runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import xclbin
+
+KERNELS = ("prefill", "decode")
+SINGLE_ARGUMENTS = ("desc", "model", "result", "scratch")
+FAMILIES = ("w", "kv")  # arrays of arenas: w0.., kv0..
+MAXIMA = ("d", "ffn", "heads", "kv_heads", "head_dim", "batch", "prefill_rows", "context",
+          "vocabulary")
+TOKENS_KEY = {"prefill": "tp", "decode": "bp"}
+
+
+class ConfigError(Exception):
+    """Something is wrong in a configuration file; the message names the file and the key."""
+
+
+class Node:
+    """A JSON object that knows where it stands and whether all of its keys were read."""
+
+    def __init__(self, path: Path, value, where: str = ""):
+        self.path, self.value, self.where = path, value, where
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {where or 'the file'} is not an object")
+        self.unread = set(value)
+
+    def fail(self, key: str, why: str):
+        raise ConfigError(f"{self.path}: {self.where + '.' if self.where else ''}{key}: {why}")
+
+    def get(self, key: str, kind: type, default=None):
+        self.unread.discard(key)
+        if key not in self.value:
+            if default is None:
+                self.fail(key, "is missing")
+            return default
+        value = self.value[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.fail(key, f"must be {'a whole number' if kind is int else 'a ' + kind.__name__}")
+        return value
+
+    def positive(self, key: str) -> int:
+        value = self.get(key, int)
+        if value < 1:
+            self.fail(key, "must be at least 1")
+        return value
+
+    def number(self, key: str) -> int:
+        text = self.get(key, str)
+        try:
+            return int(text, 0)
+        except ValueError:
+            self.fail(key, f"'{text}' is not a number")
+
+    def node(self, key: str) -> "Node":
+        return self.child(key, self.get(key, dict))
+
+    def child(self, key: str, value) -> "Node":
+        return Node(self.path, value, f"{self.where}.{key}" if self.where else key)
+
+    def done(self):
+        if self.unread:
+            self.fail(sorted(self.unread)[0], "is not a known key")
+
+
+@dataclass
+class Device:
+    name: str
+    board: str
+    part: str
+    fpga_device: str
+    shell: str
+    platform: str
+    shell_uuid: str
+    idcode: int
+    pci: dict[str, int]
+    axi_ports: int
+    memories: list[xclbin.Memory]
+
+    @property
+    def emulated_vbnv(self) -> str:
+        """Not the real shell's name, so that neither card takes the other's bitstream."""
+        return "emulated_" + self.shell.split("_", 1)[1]
+
+
+@dataclass
+class Port:
+    name: str
+    bits: int
+    arguments: list[str]
+
+
+@dataclass
+class KernelConfig:
+    name: str
+    compute_unit: str
+    clock_mhz: int
+    slr: str
+    parallelism: dict[str, int]
+    ports: list[Port]
+    banks: dict[str, str]  # argument -> memory tag
+
+    def port_of(self, argument: str) -> Port:
+        return next(port for port in self.ports if argument in port.arguments)
+
+    def streams(self, family: str) -> int:
+        return sum(1 for port in self.ports if re.fullmatch(family + r"\d+", port.arguments[0]))
+
+
+@dataclass
+class Accelerator:
+    name: str
+    device: Device
+    clock_mhz: int
+    maxima: dict[str, int]
+    arguments: list[str]
+    arenas: dict[str, int]
+    kernels: list[KernelConfig]
+
+    @property
+    def identifier(self) -> str:
+        return self.name.replace("-", "_")
+
+    def bank_index(self, tag: str) -> int:
+        return next(i for i, m in enumerate(self.device.memories) if m.tag == tag)
+
+
+def read(path: Path) -> Node:
+    def unique(pairs):
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"{path}: {key}: appears twice in one object")
+        return dict(pairs)
+
+    try:
+        return Node(path, json.loads(path.read_text(), object_pairs_hook=unique))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
+
+
+def load_device(path: Path) -> Device:
+    root = read(path)
+    memories = []
+    for index, value in enumerate(root.get("memories", list)):
+        node = root.child(f"memories[{index}]", value)
+        tag, kind = node.get("tag", str), node.get("kind", str)
+        count, size, base = node.positive("count"), node.positive("bytes"), node.number("base")
+        if kind not in xclbin.MEMORY_KIND:
+            node.fail("kind", f"'{kind}' is not one of {', '.join(xclbin.MEMORY_KIND)}")
+        if size % 4096:
+            node.fail("bytes", "must be a multiple of 4096")
+        node.done()
+        memories += [xclbin.Memory(f"{tag}[{i}]", kind, base + i * size, size)
+                     for i in range(count)]
+    ordered = sorted(memories, key=lambda memory: memory.base)
+    for low, high in zip(ordered, ordered[1:]):
+        if low.base + low.bytes > high.base:
+            root.fail("memories", f"{low.tag} and {high.tag} overlap")
+    pci = root.node("pci")
+    for index, value in enumerate(root.get("resources", list)):
+        node = root.child(f"resources[{index}]", value)
+        for key in ("slot", "slr"):
+            node.get(key, str)
+        for key in ("lut", "dsp", "bram18", "uram"):
+            node.positive(key)
+        node.done()
+    device = Device(
+        **{key: root.get(key, str) for key in ("name", "board", "part", "fpga_device", "shell",
+                                               "platform", "shell_uuid")},
+        idcode=root.number("idcode"),
+        pci={key: pci.number(key) for key in ("vendor", "device", "subsystem_vendor",
+                                              "subsystem_device")},
+        axi_ports=root.positive("axi_ports"), memories=memories)
+    pci.done()
+    root.done()
+    if device.name != path.stem:
+        root.fail("name", f"'{device.name}' does not match the file's name")
+    return device
+
+
+def load_banks(node: Node, device: Device) -> dict[str, list[str]]:
+    """argument or family -> tags. "HBM[0:3]" is HBM[0], HBM[1], HBM[2], HBM[3]."""
+    tags = {memory.tag for memory in device.memories}
+    banks = {}
+    for key in list(node.value):
+        if key not in SINGLE_ARGUMENTS + FAMILIES:
+            node.fail(key, "is not a kernel argument")
+        text = node.get(key, str)
+        match = re.fullmatch(r"(\w+)\[(\d+)(?::(\d+))?\]", text)
+        if not match:
+            node.fail(key, f"'{text}' is not a bank, as in HBM[3] or HBM[0:15]")
+        first, last = int(match[2]), int(match[3] or match[2])
+        banks[key] = [f"{match[1]}[{i}]" for i in range(first, last + 1)]
+        if not banks[key] or key in SINGLE_ARGUMENTS and len(banks[key]) != 1:
+            node.fail(key, f"'{text}' names {len(banks[key])} banks")
+        for tag in banks[key]:
+            if tag not in tags:
+                node.fail(key, f"device '{device.name}' has no bank {tag}")
+    return banks
+
+
+def expand(banks: dict[str, list[str]]) -> dict[str, str]:
+    """argument -> tag, in the order of the kernels' argument list."""
+    out = {name: banks[name][0] for name in SINGLE_ARGUMENTS}
+    for family in FAMILIES:
+        out |= {f"{family}{i}": tag for i, tag in enumerate(banks[family])}
+    return out
+
+
+def load_ports(kernel: Node, arguments: list[str]) -> list[Port]:
+    ports: list[Port] = []
+    for index, value in enumerate(kernel.get("ports", list)):
+        node = kernel.child(f"ports[{index}]", value)
+        name, bits = node.get("name", str), node.positive("bits")
+        if bits not in (32, 64, 128, 256, 512):
+            node.fail("bits", f"{bits} is not a width of an AXI port")
+        if isinstance(node.value.get("arguments"), str):
+            family = node.get("arguments", str)
+            members = [a for a in arguments if re.fullmatch(family + r"\d+", a)]
+            if family not in FAMILIES:
+                node.fail("arguments", f"'{family}' is not one of {', '.join(FAMILIES)}")
+            bundles = node.positive("bundles")
+            if len(members) % bundles:
+                node.fail("bundles", f"{bundles} does not divide the {len(members)} arenas")
+            share = len(members) // bundles
+            ports += [Port(f"{name}{i}", bits, members[i * share:(i + 1) * share])
+                      for i in range(bundles)]
+        else:
+            ports.append(Port(name, bits, node.get("arguments", list)))
+        node.done()
+    names = [port.name for port in ports]
+    placed = [argument for port in ports for argument in port.arguments]
+    for name in names:
+        if names.count(name) > 1:
+            kernel.fail("ports", f"port '{name}' appears twice")
+    for argument in placed:
+        if argument not in arguments:
+            kernel.fail("ports", f"'{argument}' is not a kernel argument")
+        if placed.count(argument) > 1:
+            kernel.fail("ports", f"argument '{argument}' is on two ports")
+    for argument in arguments:
+        if argument not in placed:
+            kernel.fail("ports", f"argument '{argument}' is on no port")
+    return ports
+
+
+def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Device,
+                clock_mhz: int) -> KernelConfig:
+    banks = dict(shared)
+    if "banks" in node.value:
+        own = load_banks(node.node("banks"), device)
+        for family in FAMILIES:
+            if family in own and own[family] != shared[family]:
+                node.fail("banks", f"'{family}' arenas are shared by the kernels")
+        banks |= own
+    placed = expand(banks)
+    parallel = node.node("parallelism")
+    wp = parallel.node("wp")
+    parallelism = {TOKENS_KEY[name]: parallel.positive(TOKENS_KEY[name]),
+                   "wp_attention": wp.positive("attention"),
+                   "wp_feed_forward": wp.positive("feed_forward"),
+                   "heads": parallel.positive("heads"), "kv": parallel.positive("kv")}
+    wp.done()
+    parallel.done()
+    kernel = KernelConfig(
+        name=name, compute_unit=node.get("compute_unit", str),
+        clock_mhz=node.get("clock_mhz", int, clock_mhz), slr=node.get("slr", str, ""),
+        parallelism=parallelism, ports=load_ports(node, list(placed)), banks=placed)
+    if kernel.slr and not re.fullmatch(r"SLR\d", kernel.slr):
+        node.fail("slr", f"'{kernel.slr}' is not a die, as in SLR0")
+    node.done()
+    return kernel
+
+
+def load_accelerator(path: Path) -> Accelerator:
+    root = read(path)
+    name, device_name = root.get("name", str), root.get("device", str)
+    if name != path.stem:
+        root.fail("name", f"'{name}' does not match the file's name")
+    device_path = path.resolve().parent.parent / "devices" / f"{device_name}.json"
+    if not device_path.exists():
+        root.fail("device", f"there is no {device_path}")
+    device = load_device(device_path)
+    clock = root.positive("clock_mhz")
+    maxima_node = root.node("maxima")
+    maxima = {key: maxima_node.positive(key) for key in MAXIMA}
+    maxima_node.done()
+    banks_node = root.node("banks")
+    banks = load_banks(banks_node, device)
+    for key in SINGLE_ARGUMENTS + FAMILIES:
+        if key not in banks:
+            banks_node.fail(key, "is missing")
+    for family in FAMILIES:
+        for tag in banks[family]:
+            users = [key for key in banks for used in banks[key] if used == tag]
+            if len(users) > 1:
+                banks_node.fail(family, f"{tag} is given to {' and '.join(users)}: an arena takes "
+                                        "a whole bank")
+    kernels_node = root.node("kernels")
+    kernels = [load_kernel(key, kernels_node.node(key), banks, device, clock)
+               for key in KERNELS if key in kernels_node.value]
+    kernels_node.done()
+    root.done()
+    if not kernels:
+        root.fail("kernels", "names no kernel")
+    ports = sum(len(kernel.ports) for kernel in kernels)
+    if ports > device.axi_ports:
+        root.fail("kernels", f"use {ports} AXI ports; device '{device.name}' has "
+                             f"{device.axi_ports}")
+    units = [kernel.compute_unit for kernel in kernels]
+    if len(set(units)) != len(units):
+        root.fail("kernels", "two kernels have the same compute unit name")
+    return Accelerator(name, device, clock, maxima, list(kernels[0].banks),
+                       {family: len(banks[family]) for family in FAMILIES}, kernels)
+
+
+def header(accelerator: Accelerator) -> str:
+    out = [f"// Accelerator '{accelerator.name}': made by scripts/accelerator.py from "
+           "configs/accelerators/.", "#pragma once", "", "namespace flexllm {",
+           "namespace accelerator {", f"namespace {accelerator.identifier} {{", "",
+           f'constexpr const char* name = "{accelerator.name}";',
+           f'constexpr const char* device = "{accelerator.device.name}";',
+           f"constexpr int clock_mhz = {accelerator.clock_mhz};",
+           f"constexpr int weight_streams = {accelerator.arenas['w']};  // arguments w0..",
+           f"constexpr int kv_streams = {accelerator.arenas['kv']};  // arguments kv0..", "",
+           "// Largest sizes that the kernels take; true sizes are run-time fields.",
+           "namespace maxima {"]
+    out += [f"constexpr int {key} = {value};" for key, value in accelerator.maxima.items()]
+    out += ["}  // namespace maxima"]
+    for kernel in accelerator.kernels:
+        out += ["", f"namespace {kernel.name} {{",
+                f"constexpr int clock_mhz = {kernel.clock_mhz};"]
+        out += [f"constexpr int {key} = {value};" for key, value in kernel.parallelism.items()]
+        for family, word in (("w", "weight"), ("kv", "kv")):
+            out += [f"constexpr int {word}_ports = {kernel.streams(family)};",
+                    f"constexpr int {word}_port_bits = {kernel.port_of(family + '0').bits};"]
+        out += [f"}}  // namespace {kernel.name}"]
+    return "\n".join(out + ["", f"}}  // namespace {accelerator.identifier}",
+                            "}  // namespace accelerator", "}  // namespace flexllm", ""])
+
+
+def compile_config(accelerator: Accelerator, kernel: KernelConfig) -> str:
+    return "\n".join([f"platform={accelerator.device.platform}", f"kernel={kernel.name}", "",
+                      "[hls]", f"clock={kernel.clock_mhz * 1_000_000}:{kernel.name}", ""])
+
+
+def link_config(accelerator: Accelerator) -> str:
+    out = [f"platform={accelerator.device.platform}", "", "[connectivity]"]
+    out += [f"nk={k.name}:1:{k.compute_unit}" for k in accelerator.kernels]
+    out += [f"slr={k.compute_unit}:{k.slr}" for k in accelerator.kernels if k.slr]
+    out += [f"sp={k.compute_unit}.{argument}:{tag}" for k in accelerator.kernels
+            for argument, tag in k.banks.items()]
+    out += ["", "[clock]"]
+    out += [f"freqHz={k.clock_mhz * 1_000_000}:{k.compute_unit}" for k in accelerator.kernels]
+    return "\n".join(out + [""])
+
+
+def memory_map(accelerator: Accelerator) -> dict:
+    device = accelerator.device
+    return {
+        "accelerator": accelerator.name,
+        "device": device.name,
+        "clock_mhz": accelerator.clock_mhz,
+        "weight_streams": accelerator.arenas["w"],
+        "kv_streams": accelerator.arenas["kv"],
+        "maxima": accelerator.maxima,
+        "banks": [{"index": i, "tag": m.tag, "kind": m.kind, "base": m.base, "bytes": m.bytes}
+                  for i, m in enumerate(device.memories)],
+        "kernels": [{
+            "name": kernel.name,
+            "compute_unit": kernel.compute_unit,
+            "clock_mhz": kernel.clock_mhz,
+            "parallelism": kernel.parallelism,
+            "arguments": [{"index": i, "name": argument, "bank": accelerator.bank_index(tag),
+                           "tag": tag, "port": kernel.port_of(argument).name}
+                          for i, (argument, tag) in enumerate(kernel.banks.items())],
+        } for kernel in accelerator.kernels],
+    }
+
+
+def design(accelerator: Accelerator) -> xclbin.Design:
+    device = accelerator.device
+    kernels = [xclbin.Kernel(
+        kernel.name,
+        [xclbin.Argument(a, "void*", f"M_AXI_{kernel.port_of(a).name.upper()}",
+                         kernel.port_of(a).bits) for a in kernel.banks],
+        [xclbin.ComputeUnit(kernel.compute_unit, kernel.banks)])
+        for kernel in accelerator.kernels]
+    return xclbin.Design(accelerator.name, device.emulated_vbnv, device.platform,
+                         device.fpga_device, device.shell_uuid, accelerator.clock_mhz,
+                         device.memories, kernels, memory_map(accelerator))
+
+
+def shells(devices: list[Device]) -> str:
+    """A C++ table of the boards that the emulated card can be."""
+    out = ["// Boards of configs/devices/: made by scripts/accelerator.py.", "#pragma once", "",
+           '#include "host/card/shell.h"', "", "namespace flexllm::card {", ""]
+    for device in devices:
+        banks = ", ".join(f"{{{m.base:#x}ull, {m.bytes:#x}ull}}" for m in device.memories)
+        out += [f"inline constexpr BankRange {device.name}_banks[] = {{{banks}}};"]
+    out += ["", "inline constexpr Shell shells[] = {"]
+    for device in devices:
+        strings = [device.name, device.board, device.fpga_device, device.emulated_vbnv,
+                   device.shell_uuid]
+        numbers = [device.idcode, *device.pci.values()]
+        out += ["    {" + ", ".join([json.dumps(s) for s in strings] + [f"{n:#x}" for n in numbers])
+                + f", {device.name}_banks}},"]
+    return "\n".join(out + ["};", "", "}  // namespace flexllm::card", ""])
+
+
+def write_if_changed(path: Path, content: str | bytes):
+    data = content.encode() if isinstance(content, str) else content
+    if not path.exists() or path.read_bytes() != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("configs", nargs="+", type=Path,
+                        help="one accelerator (or, with --shells, the devices)")
+    parser.add_argument("--header", type=Path, help="write the kernels' constexpr header")
+    parser.add_argument("--vitis", type=Path, metavar="DIR",
+                        help="write <kernel>.compile.cfg and link.cfg for v++")
+    parser.add_argument("--memory-map", type=Path, help="write the host's memory map (JSON)")
+    parser.add_argument("--xclbin", type=Path, help="write an emulated bitstream")
+    parser.add_argument("--kernels", type=Path, help="shared library of its kernels")
+    parser.add_argument("--shells", type=Path, help="write the emulated card's table of boards")
+    options = parser.parse_args()
+    try:
+        if options.shells:
+            write_if_changed(options.shells, shells([load_device(p) for p in options.configs]))
+            return 0
+        if len(options.configs) != 1:
+            raise ConfigError("give one accelerator at a time")
+        accelerator = load_accelerator(options.configs[0])
+        if options.header:
+            write_if_changed(options.header, header(accelerator))
+        if options.vitis:
+            for kernel in accelerator.kernels:
+                write_if_changed(options.vitis / f"{kernel.name}.compile.cfg",
+                                 compile_config(accelerator, kernel))
+            write_if_changed(options.vitis / "link.cfg", link_config(accelerator))
+        if options.memory_map:
+            write_if_changed(options.memory_map,
+                             json.dumps(memory_map(accelerator), indent=1) + "\n")
+        if options.xclbin:
+            if not options.kernels:
+                raise ConfigError("--xclbin needs --kernels")
+            write_if_changed(options.xclbin,
+                             xclbin.write(design(accelerator), options.kernels.read_bytes()))
+    except (ConfigError, OSError) as error:
+        print(f"accelerator.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
