@@ -1,13 +1,13 @@
 """Checks the compile commands: what a room's files can include is what the table of rooms allows.
 
-Each room's headers are reached through BUILD/include/ROOM; a room's own sources (its tests too) may
-name that folder for itself and for the rooms it may use, and no folder of the source tree.
+Headers are reached through folders of links below BUILD/include. A room's own sources (its tests
+too) may name such a folder if all its links lead into the room itself or into rooms it may use, and
+may name no folder of the source tree.
 """
 
 import argparse
 import json
 import pathlib
-import re
 import shlex
 import sys
 
@@ -28,27 +28,40 @@ def include_folders(command):
             yield word[2:]
 
 
+def rooms_behind(folder, root):
+    """The rooms that the links below a folder lead to."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and path.resolve().is_relative_to(root):
+            yield path.resolve().relative_to(root).parts[0]
+
+
+def findings_of(entry, options):
+    """What is wrong with one compile command; None if it is not a room's."""
+    source = pathlib.Path(entry["file"])
+    room = source.relative_to(options.root).parts[0] if source.is_relative_to(options.root) else ""
+    if room not in options.rooms:
+        return None
+    findings = []
+    for folder in map(pathlib.Path, include_folders(entry["command"])):
+        if folder.is_relative_to(options.build):
+            for reached in set(rooms_behind(folder, options.root)) - options.rooms[room] - {room}:
+                findings.append(f"{source}: can include from '{reached}', which '{room}' may not use")
+        elif folder.is_relative_to(options.root):
+            findings.append(f"{source}: can include from {folder} without going through a room")
+    return findings
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=pathlib.Path, required=True)
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--rooms", type=table, required=True)
     options = parser.parse_args()
-    findings, seen = [], 0
-    for entry in json.loads((options.build / "compile_commands.json").read_text()):
-        source = pathlib.Path(entry["file"])
-        room = source.relative_to(options.root).parts[0] if source.is_relative_to(options.root) else ""
-        if room not in options.rooms:
-            continue
-        seen += 1
-        for folder in map(pathlib.Path, include_folders(entry["command"])):
-            reached = re.match(r"include/(\w+)$", str(folder.relative_to(options.build))) if folder.is_relative_to(options.build) else None
-            if reached and reached[1] not in options.rooms[room] | {room}:
-                findings.append(f"{source}: can include from '{reached[1]}', which '{room}' may not use")
-            elif folder.is_relative_to(options.root) and not folder.is_relative_to(options.build):
-                findings.append(f"{source}: can include from {folder} without going through a room")
-    print("\n".join(findings) or f"{seen} compile commands, none reaches too far")
-    return 1 if findings or not seen else 0
+    commands = json.loads((options.build / "compile_commands.json").read_text())
+    looked_at = [found for entry in commands if (found := findings_of(entry, options)) is not None]
+    findings = sorted({line for found in looked_at for line in found})
+    print("\n".join(findings) or f"{len(looked_at)} compile commands, none reaches too far")
+    return 1 if findings or not looked_at else 0
 
 
 if __name__ == "__main__":
