@@ -1,0 +1,109 @@
+#include "quantizer/weights.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace flexllm::quantizer {
+namespace {
+
+struct Range {
+  double lowest;
+  double highest;
+};
+
+Range range_of(uint32_t bits) { return bits == 4 ? Range{-8, 7} : Range{-128, 127}; }
+
+double round_to(double w, double step, Range range) {
+  return std::clamp(std::nearbyint(w / step), range.lowest, range.highest);
+}
+
+double squared_error(std::span<const float> weights, double step, Range range) {
+  double sum = 0;
+  for (const float w : weights) {
+    const double e = round_to(w, step, range) * step - w;
+    sum += e * e;
+  }
+  return sum;
+}
+
+float largest_magnitude(std::span<const float> weights) {
+  float largest = 0;
+  for (const float w : weights) largest = std::max(largest, std::fabs(w));
+  return largest;
+}
+
+// The step with the least squared error. At 8 bits clipping never pays, so the range is covered.
+double best_step(std::span<const float> weights, uint32_t bits) {
+  const Range range = range_of(bits);
+  const double covering = largest_magnitude(weights) / range.highest;
+  if (bits == 8 || covering == 0) return covering;
+  double best = covering;
+  double least = squared_error(weights, covering, range);
+  constexpr int kSteps = 40;
+  for (int i = 1; i <= kSteps; ++i) {
+    const double step = covering * (1.0 - 0.5 * i / kSteps);
+    const double error = squared_error(weights, step, range);
+    if (error < least) {
+      least = error;
+      best = step;
+    }
+  }
+  return best;
+}
+
+void round_into(std::span<const float> weights, double step, Range range, int8_t* q) {
+  for (size_t i = 0; i < weights.size(); ++i) {
+    q[i] = step > 0 ? static_cast<int8_t>(round_to(weights[i], step, range)) : int8_t{0};
+  }
+}
+
+float sum_of(const QuantizedRow& row) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < row.q.size(); ++i) {
+    const int64_t m = row.multipliers.empty() ? 1 : row.multipliers[i / kernels::kGroupInputs];
+    sum += m * row.q[i];
+  }
+  return static_cast<float>(double{row.scale} * static_cast<double>(sum));
+}
+
+}  // namespace
+
+QuantizedRow quantize_row(std::span<const float> weights, uint32_t bits, bool grouped) {
+  const Range range = range_of(bits);
+  QuantizedRow row;
+  row.q.resize(weights.size());
+  if (!grouped) {
+    row.scale = static_cast<float>(best_step(weights, bits));
+    round_into(weights, row.scale, range, row.q.data());
+    row.weight_sum = sum_of(row);
+    return row;
+  }
+  std::vector<double> steps;
+  for (size_t begin = 0; begin < weights.size(); begin += kernels::kGroupInputs) {
+    const size_t count = std::min<size_t>(kernels::kGroupInputs, weights.size() - begin);
+    steps.push_back(best_step(weights.subspan(begin, count), bits));
+  }
+  const double widest = *std::max_element(steps.begin(), steps.end());
+  row.scale = static_cast<float>(widest / kernels::kMaxMultiplier);
+  for (size_t g = 0; g < steps.size(); ++g) {
+    const double wanted = row.scale > 0 ? std::nearbyint(steps[g] / row.scale) : 1;
+    const double multiplier = std::clamp<double>(wanted, 1, kernels::kMaxMultiplier);
+    row.multipliers.push_back(static_cast<uint8_t>(multiplier));
+    const size_t begin = g * kernels::kGroupInputs;
+    const size_t count = std::min<size_t>(kernels::kGroupInputs, weights.size() - begin);
+    round_into(weights.subspan(begin, count), multiplier * row.scale, range, row.q.data() + begin);
+  }
+  row.weight_sum = sum_of(row);
+  return row;
+}
+
+std::vector<float> dequantize_row(const QuantizedRow& row) {
+  std::vector<float> weights(row.q.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int m = row.multipliers.empty() ? 1 : row.multipliers[i / kernels::kGroupInputs];
+    weights[i] = row.scale * static_cast<float>(m * row.q[i]);
+  }
+  return weights;
+}
+
+}  // namespace flexllm::quantizer
