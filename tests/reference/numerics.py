@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 TINY = F32(2.0**-126)  # the smallest normal number
 _ROUNDS_UP = 2.0**-126 - 2.0**-151  # products from here on round up to TINY with 24 bits
 
-quiet = np.errstate(all="ignore")  # non-finite rows are allowed; decorates or wraps
+quiet = np.errstate(all="ignore")  # a decorator: rows that are not finite are allowed
 
 
 def f32(hexadecimal: str) -> np.float32:
