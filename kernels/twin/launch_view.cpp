@@ -214,7 +214,7 @@ uint32_t read_launch(const Buffers& buffers, const Maxima& maxima, LaunchView& v
   }
   const uint32_t rows = launch[launch_field::rows];
   const uint32_t sequences = launch[launch_field::sequences];
-  if (rows > maxima.rows || sequences > rows || buffers.kv.empty() ||
+  if (rows > maxima.rows || sequences > maxima.rows || buffers.kv.empty() ||
       launch[launch_field::kv_streams] != buffers.kv.size()) {
     return launch_status::beyond_maxima;
   }
