@@ -125,12 +125,16 @@ def read_model(model: Bytes, arenas: Sequence[Bytes]) -> Weights:
         gate_up = Precision.decode(int(record[LayerField.gate_up_precision]))
         half = divide_up(shape.ffn, layout.TILE_ROWS)
         both = tiles(record[LayerField.gate_up], 2 * half, shape.hidden, gate_up)
+        def linear(name: str, outputs: int, inputs: int) -> Matrix:
+            at, bits = record[LayerField[name]], record[LayerField[f"{name}_precision"]]
+            return matrix(at, outputs, inputs, bits)
+
         return Layer(
-            matrix(record[LayerField.qkv], shape.qkv, shape.hidden, record[LayerField.qkv_precision]),
-            matrix(record[LayerField.o], shape.hidden, shape.attention, record[LayerField.o_precision]),
+            linear("qkv", shape.qkv, shape.hidden),
+            linear("o", shape.hidden, shape.attention),
             layout.decode_tiles(both[0::2], shape.ffn, shape.hidden, gate_up),
             layout.decode_tiles(both[1::2], shape.ffn, shape.hidden, gate_up),
-            matrix(record[LayerField.down], shape.hidden, shape.ffn, record[LayerField.down_precision]),
+            linear("down", shape.hidden, shape.ffn),
             norm(LayerField.attention_norm, shape.hidden),
             norm(LayerField.ffn_norm, shape.hidden),
             head_norm(LayerField.q_norm),

@@ -72,7 +72,8 @@ def test_a_prompt_then_a_step_give_the_outputs_of_the_model():
 def test_row_result_without_flags_is_left_out():
     packed = make("plain", 2)
     layout = PageLayout(2, 2, 16)
-    rows = [Row(0, 0, 0), Row(0, 1, int(RowFlag.target_logprob)), Row(0, 2, int(RowFlag.row_result))]
+    flags = 0, int(RowFlag.target_logprob), int(RowFlag.row_result)
+    rows = [Row(0, position, of_row) for position, of_row in enumerate(flags)]
     desc = simple(rows, [[0]], packed.inputs()[:3], packed)
     outcome = launch.run(desc, packed.model, packed.arenas, cases.kv_arenas(layout, 2, 8))
     sizes = {region.what: len(region.values) // FIELDS_PER_WORD for region in outcome.result}

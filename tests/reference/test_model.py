@@ -112,7 +112,8 @@ def test_attention_with_scales_near_the_denormals():
         rng.integers(-127, 128, (1, 40, 8)).astype(F32),
         (10.0 ** rng.uniform(-37.5, 0, (1, 40))).astype(F32),
     )
-    q = (rng.normal(0, 1, (4, 2, 8)) * 10.0 ** np.array([-34, -20, -3, 0])[:, None, None]).astype(F32)
+    sizes = 10.0 ** np.array([-34, -20, -3, 0])[:, None, None]
+    q = (rng.normal(0, 1, (4, 2, 8)) * sizes).astype(F32)
     found = attend(q, np.array([36, 37, 38, 39]), kv, F32(0.35), 8)
     for row in range(4):
         expected = naive_attention(q[row], 36 + row, kv, F32(0.35), 255)

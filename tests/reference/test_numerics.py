@@ -56,8 +56,9 @@ def test_results_are_flushed_after_rounding_to_24_bits(operation):
         expected = value if value >= Fraction(1, 2**126) else Fraction(0)
         assert Fraction(result) == expected
         seen.add((exact < Fraction(1, 2**126), expected > 0))
-    # (No quotient of 24-bit numbers comes close enough to 2^-126 from below to round up to it.)
-    assert seen == {(True, False), (False, True)} | ({(True, True)} if operation == "mul" else set())
+    # No quotient of 24-bit numbers comes close enough to 2^-126 from below to round up to it.
+    rounded_up = {(True, True)} if operation == "mul" else set()
+    assert seen == {(True, False), (False, True)} | rounded_up
 
 
 def test_quantize_rounds_ties_to_even_saturates_and_sends_nan_down():
