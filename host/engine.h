@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -71,9 +72,10 @@ struct LaunchResult {
 };
 
 struct EngineLimits {
-  uint32_t max_prefill_rows = 0;  // rows of one prefill launch
-  uint32_t max_batch = 0;         // rows of one decode launch
-  uint32_t max_logits_rows = 0;   // rows of one launch that may ask for logits
+  uint32_t max_prefill_rows = 0;  // rows of one prefill launch; 0: the build has no such kernel
+  uint32_t max_batch = 0;         // rows of one decode launch; likewise
+  uint32_t max_logits_rows = 0;   // rows of one prefill launch that may ask for logits; in a decode
+                                  // launch all may
   uint32_t context_length = 0;    // positions of a sequence
   uint32_t page_tokens = 0;
   uint32_t pages = 0;
@@ -85,10 +87,11 @@ struct EngineLimits {
 struct EngineOptions {
   std::string device = "0";          // XRT device index or BDF
   std::filesystem::path bitstream;   // .xclbin
-  std::filesystem::path memory_map;  // JSON that scripts/accelerator.py wrote beside it
+  std::filesystem::path memory_map;  // JSON of scripts/accelerator.py; empty: bitstream with .json
   uint64_t max_kv_bytes = 0;         // 0: all that the KV banks hold
   std::chrono::milliseconds launch_timeout{30000};
-  std::string reset_command;  // run by recover(); empty: no reset, only reopen
+  std::string reset_command;  // shell command, run by recover(); empty: no reset, only reopen
+  std::chrono::milliseconds recovery_timeout{30000};  // for the card to answer after the reset
 };
 
 class Engine {
@@ -106,8 +109,13 @@ class Engine {
   // Starts a launch; the other stage may be running, this one must be idle. Errors of the caller
   // (too many rows, a position beyond its page table) throw std::invalid_argument.
   tl::expected<void, DeviceError> start(const Launch& launch);
+  // True between start() and the wait() that ends the launch.
   bool running(Stage stage) const;
-  // Waits for the running launch of `stage`. A time-out is an error: the card must be recovered.
+  // True if wait() would not block.
+  bool finished(Stage stage) const;
+  // Waits for the running launch of `stage`, at most launch_timeout after its start. After a
+  // time-out, a failed copy or a lost card the engine must be recovered; until then start() fails.
+  // A launch that failed or was refused leaves it usable.
   tl::expected<LaunchResult, DeviceError> wait(Stage stage);
   tl::expected<LaunchResult, DeviceError> run(const Launch& launch);  // start and wait
 
@@ -115,9 +123,15 @@ class Engine {
   // a row result or a target log-probability. Valid until the next start() of either stage.
   tl::expected<std::vector<float>, DeviceError> logits(Stage stage, uint32_t row);
 
-  // The reset ladder after an error: abort, close every handle, reset command, reopen, reload. The
-  // contents of all KV pages are lost; allocations stay as they are.
+  // The reset ladder after an error: close every handle (the driver aborts what still runs), reset
+  // command, reopen, reload bitstream and weights. The contents of all KV pages are lost;
+  // allocations stay as they are. If it fails it may be tried again.
   tl::expected<void, DeviceError> recover();
+
+  // What the card measures now (device.h); empty while it is lost.
+  std::map<std::string, double> sensors() const;
+  // One line for logs: card, shell, accelerator, and how weights reached it.
+  std::string description() const;
 
  private:
   struct State;

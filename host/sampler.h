@@ -1,14 +1,16 @@
 // Chooses the next token from a row result. Deterministic: the same parameters, seed and logits
-// give the same tokens whatever else the server does. One Sampler per choice of a request; not
-// thread-safe.
+// give the same tokens, whatever else the server does and whether the choice was made from the row
+// result or from the full logits. One Sampler per choice of a request; not thread-safe.
+//
+// The order of things: repetition, frequency and presence penalties, logit_bias, bans; then
+// temperature; then the cut-offs top_k, min_p (relative to the most likely token) and top_p (of
+// what the other two left); then one draw from what is left, most likely tokens first.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "host/engine.h"
@@ -16,15 +18,15 @@
 namespace flexllm::host {
 
 struct SamplingParams {
-  float temperature = 1.0f;  // 0: greedy
+  float temperature = 1.0f;  // below 1e-5: greedy
   float top_p = 1.0f;        // 1: off
   uint32_t top_k = 0;        // 0: off
   float min_p = 0.0f;        // 0: off
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
   float repetition_penalty = 1.0f;
-  std::map<uint32_t, float> logit_bias;  // added to logits; -100 bans
-  std::vector<uint32_t> banned;          // never chosen (min_tokens, ignore_eos)
+  std::map<uint32_t, float> logit_bias;  // added to logits; -100 and below ban
+  std::vector<uint32_t> banned;          // never chosen (ignore_eos)
   uint64_t seed = 0;
 };
 
@@ -36,7 +38,7 @@ struct TokenLogprob {
 struct Choice {
   uint32_t token = 0;
   float logprob = 0;
-  std::vector<TokenLogprob> top;  // the `top_logprobs` largest, descending
+  std::vector<TokenLogprob> top;  // the `top_logprobs` largest (64 at most), descending
 };
 
 class Sampler {
@@ -44,21 +46,38 @@ class Sampler {
   // `prompt` counts for the repetition penalty.
   Sampler(SamplingParams params, std::span<const uint32_t> prompt);
 
-  // True if sample() needs the full logits row and not only the row result.
-  bool needs_logits() const;
-  // `logits` is empty unless needed: see needs_logits(). It is also needed when the nucleus may
-  // reach beyond the 64 largest; then sample() returns nullopt and must be called again with it.
+  // True if every choice needs the full logits row, because something may raise a token that is
+  // not among the 64 largest.
+  bool needs_logits() const { return needs_logits_; }
+
+  // `logits` is the full row, or empty: then the choice is made from the row result. Where that
+  // does not settle it (needs_logits(), or the nucleus or the draw may reach beyond the 64 largest)
+  // the answer is nullopt, nothing has changed, and the call must be repeated with the logits. If
+  // every token is banned the choice is the model's arg-max.
   std::optional<Choice> sample(const RowOutput& row, std::span<const float> logits,
                                uint32_t top_logprobs);
-  // Bans for the next sample only (for instance end-of-text before min_tokens).
+
+  // Bans for the next choice only (for instance end-of-text before min_tokens).
   void ban_next(std::span<const uint32_t> tokens);
 
  private:
+  struct Candidates;
+
+  std::vector<uint32_t> touched() const;
+  size_t touched_at_most() const;
+  float adjusted(uint32_t token, float logit) const;
+  Candidates candidates(const RowOutput& row) const;
+  std::optional<size_t> pick(const Candidates& candidates) const;
+  std::optional<uint32_t> choose(const RowOutput& row) const;
+  uint32_t choose(const RowOutput& row, std::span<const float> logits) const;
+
   SamplingParams params_;
-  std::map<uint32_t, uint32_t> counts_;  // of generated tokens
-  std::vector<uint32_t> prompt_tokens_;  // sorted, distinct
-  std::vector<uint32_t> banned_next_;
-  uint64_t state_;
+  std::map<uint32_t, uint32_t> counts_;  // of chosen tokens
+  std::vector<uint32_t> prompt_;         // sorted, distinct
+  std::vector<uint32_t> banned_;         // sorted
+  std::vector<uint32_t> banned_next_;    // sorted
+  bool needs_logits_;
+  uint64_t step_ = 0;
 };
 
 }  // namespace flexllm::host

@@ -1,0 +1,81 @@
+// Everything that the host holds on a card while a model is loaded: the open device, its kernels,
+// the buffers, and one run of each stage. Private to host/; owned by the Engine and called by its
+// thread. Destroying it closes the render node.
+#pragma once
+
+#include <xrt/xrt_kernel.h>
+
+#include <array>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "formats/packed_model.h"
+#include "host/arena.h"
+#include "host/descriptor.h"
+#include "host/device.h"
+#include "host/engine.h"
+#include "host/memory_map.h"
+#include "host/model_header.h"
+
+namespace flexllm::host {
+
+// One kernel with the buffers of its launches. Two stages share weights, model and pages, and
+// nothing else, so that they may run at once.
+struct StageUnit {
+  xrt::kernel kernel;
+  DeviceBuffer desc;
+  DeviceBuffer result;
+  DeviceBuffer scratch;
+  xrt::run run;  // destroyed first: it refers to all of them
+  LaunchShape shape;
+
+  // Set by start(), moved from `running` to `completed` by a wait that succeeds.
+  std::optional<LaunchPlan> running;
+  std::optional<LaunchPlan> completed;
+  std::chrono::steady_clock::time_point started{};
+};
+
+class Session {
+ public:
+  // Opens the card, loads the bitstream, allocates all buffers and streams the model to the card.
+  // `pages` fixes the number of KV pages; 0: as many as fit and options allow.
+  static tl::expected<std::unique_ptr<Session>, DeviceError> open(const EngineOptions& options,
+                                                                  const MemoryMap& map,
+                                                                  const ModelHeader& header,
+                                                                  const formats::PackedModel& model,
+                                                                  uint32_t pages);
+
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  StageUnit* stage(Stage stage) { return stages_[static_cast<size_t>(stage)].get(); }
+  uint32_t pages() const { return pages_; }
+  const Device& device() const { return device_; }
+  CopyPath copy_path() const { return memory_->copy_path(); }
+
+ private:
+  explicit Session(Device device) : device_(std::move(device)) {}
+
+  tl::expected<void, DeviceError> load_model(const MemoryMap& map,
+                                             const formats::PackedModel& model);
+  tl::expected<void, DeviceError> allocate_pages(const EngineOptions& options, const MemoryMap& map,
+                                                 const ModelHeader& header, uint32_t pages);
+  tl::expected<void, DeviceError> open_stage(Stage stage, const KernelMap& kernel,
+                                             const MemoryMap& map, const ModelHeader& header);
+  tl::expected<void, DeviceError> bind(StageUnit& unit, const KernelMap& kernel,
+                                       const MemoryMap& map);
+
+  // In the order of their needs; destroyed from the last to the first.
+  Device device_;
+  std::optional<CardMemory> memory_;
+  DeviceBuffer model_;
+  std::vector<DeviceBuffer> weights_;
+  std::vector<DeviceBuffer> kv_;
+  uint32_t pages_ = 0;
+  std::array<std::unique_ptr<StageUnit>, 2> stages_;
+};
+
+}  // namespace flexllm::host
