@@ -75,10 +75,10 @@ logged() {
   return $status
 }
 
-# fail_with_log NAME WHAT: ends with the end of a log and what it means.
+# fail_with_log NAME WHAT [shown]: ends with the end of a log, if it was not shown, and what it means.
 fail_with_log() {
   local log=$logs/$1.log
-  tail -n 20 "$log" | sed 's/^/  | /' >&2
+  [ "${3:-}" = shown ] || tail -n 20 "$log" | sed 's/^/  | /' >&2
   if grep -qiE 'no space left on device|not enough free space|disk quota' "$log"; then
     die "$2: no disk left" "The whole log is $log"
   elif grep -qiE 'could not resolve|temporary failure (in name resolution|resolving)|name or service not known|connection (refused|timed out|reset)|network is unreachable|failed to establish a new connection|NewConnectionError|ProxyError|max retries exceeded|no matching distribution found|failed to fetch' "$log"; then
