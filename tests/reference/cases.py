@@ -1,8 +1,11 @@
 """Random launches on tiny models, as descriptor buffers and as case folders for `launch`.
 
-    python -m tests.reference.cases --out FOLDER [--count 20] [--seed 0] [--no-result]
+    python -m tests.reference.cases --out FOLDER [--kind ordinary] [--count 20] [--seed 0]
+        [--no-result]
 
 FOLDER/000, 001, ... hold the buffers before the launch and, unless --no-result, those after it.
+Kinds: `ordinary`; `extreme`, with denormal, huge, infinite, NaN and tied numbers wherever a buffer
+has floats; `refused`, an ordinary launch with one field that is out of range.
 """
 
 import argparse
@@ -13,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from . import launch, tiny
-from .buffers import header_shape
+from .buffers import Weights
 from .fields import (
     CONTRACT_VERSION,
     FIELDS_PER_WORD,
@@ -26,7 +29,7 @@ from .fields import (
 from .kv import PAGE_TOKENS, PageLayout
 from .layout import BUFFER, WORD, Bytes, divide_up, float_words
 from .numerics import F32, Floats
-from .packed import Packed
+from .packed import Packed, pack
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,10 @@ def kv_arenas(layout: PageLayout, streams: int, pages: int) -> list[Bytes]:
     return [np.zeros(size, np.uint8) for _ in range(streams)]
 
 
-def fill_pages(rng: np.random.Generator, layout: PageLayout, arenas: Sequence[Bytes]) -> None:
-    """Plausible records everywhere, as earlier launches would have left them."""
+def fill_pages(
+    rng: np.random.Generator, layout: PageLayout, arenas: Sequence[Bytes], extreme: bool
+) -> None:
+    """Records everywhere, as earlier launches would have left them."""
     for arena in arenas:
         for at in range(0, len(arena) - layout.page_bytes + 1, layout.page_bytes):
             page = arena[at : at + layout.page_bytes]
@@ -141,18 +146,70 @@ def fill_pages(rng: np.random.Generator, layout: PageLayout, arenas: Sequence[By
                 scales, *halves = layout.views(page, layer)
                 used = scales[:, : 2 * layout.kv_heads]
                 used[:] = rng.uniform(0.005, 0.03, used.shape)
+                if extreme:
+                    used[:] = spread(rng, used, 0.3, -43, 3)
                 for half in halves:
                     used = half[..., : layout.head_dim]
                     used[:] = rng.integers(-127, 128, used.shape)
 
 
-def random_case(seed: int) -> Case:
+def spread(rng: np.random.Generator, x: Floats, share: float, low: float, high: float) -> Floats:
+    """x with a share of its elements scaled by 10^low to 10^high and some zeroed."""
+    powers = 10.0 ** rng.uniform(low, high, x.shape)
+    powers[rng.random(x.shape) < 0.05] = 0
+    return (x * np.where(rng.random(x.shape) < share, powers, 1)).astype(F32)
+
+
+def make_extreme(rng: np.random.Generator, weights: Weights) -> None:
+    """Denormal and large scales, sums, biases and gains; negative scales; tied logits."""
+
+    def change(x: Floats | None, share: float = 0.2) -> None:
+        if x is not None:
+            x[:] = spread(rng, x, share, -45, 2)
+
+    for layer in weights.layers:
+        for matrix in (layer.qkv, layer.o, layer.gate, layer.up, layer.down):
+            change(matrix.scales)
+            change(matrix.sums)
+            if matrix.precision.bias:
+                change(matrix.bias)
+            matrix.scales[::7] *= -1
+        for gain in (layer.attention_norm, layer.ffn_norm, layer.q_norm, layer.k_norm):
+            change(gain)
+    change(weights.final_norm)
+    head = weights.lm_head
+    half = head.outputs // 2
+    order = rng.permutation(half)
+    for part in (head.weights, head.multipliers, head.scales, head.sums):
+        part[half : 2 * half] = part[order]
+    change(head.scales[:half], 0.1)
+
+
+def extreme_inputs(rng: np.random.Generator, inputs: Floats) -> Floats:
+    """Rows by turns: as they are, spread over all magnitudes, tiny, huge, not finite, constant."""
+    inputs[1::6] = spread(rng, inputs[1::6], 0.9, -45, 30)
+    inputs[2::6] *= F32(1e-38)
+    inputs[3::6] *= F32(1e30)
+    unusual = np.array([np.nan, np.inf, -np.inf], F32)
+    for row in inputs[4::6]:
+        row[rng.integers(0, len(row), 3)] = rng.choice(unusual, 3)
+    inputs[5::6] = F32(-0.0)
+    return inputs
+
+
+def random_case(seed: int, kind: str = "ordinary") -> Case:
     """Another model, stream counts, sequences, positions, layers, flags and slots for each seed."""
     rng = np.random.default_rng([seed, 77])
     names = list(tiny.SPECS)
     name = names[seed % len(names)]
-    packed = tiny.make(name, streams=int(rng.integers(1, 17)), seed=seed)
-    shape = header_shape(packed.model)
+    spec = tiny.SPECS[name]
+    weights, embedding = tiny.build(spec, seed)
+    if kind == "extreme":
+        with np.errstate(all="ignore"):
+            make_extreme(rng, weights)
+    streams = int(rng.integers(1, 17))
+    packed = pack(weights, streams, embedding, tiny.metadata(name, spec))
+    shape = weights.shape
     layout = PageLayout(shape.layers, shape.kv_heads, shape.head_dim)
 
     sequences = int(rng.integers(1, 5))
@@ -161,7 +218,7 @@ def random_case(seed: int) -> Case:
     kv_pages = sequences * table_size + int(rng.integers(0, 5))
     tables = rng.permutation(kv_pages)[: sequences * table_size].reshape(sequences, table_size)
     arenas = kv_arenas(layout, kv_streams, kv_pages)
-    fill_pages(rng, layout, arenas)
+    fill_pages(rng, layout, arenas, kind == "extreme")
 
     rows = []
     for sequence in range(sequences):
@@ -174,6 +231,9 @@ def random_case(seed: int) -> Case:
     rows = sorted(rows, key=lambda row: row.position) if seed % 3 == 0 else rows
     begin = int(rng.integers(0, 2)) if seed % 4 == 1 else 0
     inputs = rng.normal(0, 1, (len(rows), shape.hidden)).astype(F32)
+    if kind == "extreme":
+        with np.errstate(all="ignore"):
+            inputs = extreme_inputs(rng, inputs)
     descriptor = Descriptor(
         rows,
         inputs,
@@ -188,19 +248,44 @@ def random_case(seed: int) -> Case:
         slots=order.tolist(),
         gap=seed % 3,
     )
-    return Case(descriptor.write(), packed, arenas)
+    desc = descriptor.write()
+    if kind == "refused":
+        spoil(rng, desc)
+    return Case(desc, packed, arenas)
+
+
+def spoil(rng: np.random.Generator, desc: Bytes) -> None:
+    """One field of the header or of a row becomes too large."""
+    words, parsed = desc.view("<u4"), launch.Launch(desc)
+    header = [
+        LaunchField.magic,
+        LaunchField.version,
+        LaunchField.layer_begin,
+        LaunchField.layer_end,
+        LaunchField.kv_pages,
+    ]
+    row = [RowField.sequence, RowField.position, RowField.target, RowField.logits_slot]
+    choice = int(rng.integers(0, len(header) + (len(row) if parsed.rows else 0)))
+    if choice < len(header):
+        field_ = header[choice]
+        words[field_] = 0 if field_ == LaunchField.kv_pages else 0xFFFFFFF0
+        return
+    at = parsed.header[LaunchField.row_table] + int(rng.integers(0, parsed.rows))
+    words[at * FIELDS_PER_WORD + row[choice - len(header)]] = 0xFFFFFFF0
+    words[at * FIELDS_PER_WORD + RowField.flags] |= RowFlag.needs_logits
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write random launches as case folders.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=("ordinary", "extreme", "refused"), default="ordinary")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-result", action="store_true", help="only the buffers before")
     args = parser.parse_args()
     for index in range(args.count):
         folder = args.out / f"{index:03d}"
-        random_case(args.seed + index).save(folder)
+        random_case(args.seed + index, args.kind).save(folder)
         if not args.no_result:
             launch.main(["--dir", str(folder)])
 

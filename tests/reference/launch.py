@@ -190,7 +190,8 @@ def run(
     record[CompletionField.version] = CONTRACT_VERSION
     record[CompletionField.id] = desc.view("<u4")[LaunchField.id]
     record[CompletionField.status] = outcome.status
-    record[CompletionField.rows] = desc.view("<u4")[LaunchField.rows]
+    if outcome.status == LaunchStatus.ok:
+        record[CompletionField.rows] = desc.view("<u4")[LaunchField.rows]
     outcome.result.insert(0, Region("completion record", 0, record, np.zeros(len(record), bool)))
     return outcome
 

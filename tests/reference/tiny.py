@@ -35,6 +35,7 @@ class Spec:
     attention_bias: bool = False
     grouped: bool = False
     half_embedding: bool = True  # F16, else F32
+    saturated: bool = False  # some rows hold the largest integers and multipliers throughout
     qkv: Precision = W8A8
     o: Precision = W8A8
     gate_up: Precision = W8A8
@@ -79,11 +80,19 @@ SPECS = {
     ),
     "small_vocab": Spec(vocab=40, heads=4, kv_heads=1, head_dim=8, lm_head=W4A8),
     "heads_128": Spec(hidden=128, heads=2, kv_heads=1, head_dim=128, ffn=100, context=512),
+    "long": Spec(layers=1, kv_heads=1, context=4096),
+    "long_16": Spec(layers=1, kv_heads=1, context=4096, probability_bits=16),
+    # Integer sums of the down projection need more than 32 bits.
+    "wide_sums": Spec(layers=1, ffn=8196, grouped=True, hadamard_block=4, saturated=True),
 }
 
 
 def random_matrix(
-    rng: np.random.Generator, outputs: int, inputs: int, precision: Precision
+    rng: np.random.Generator,
+    outputs: int,
+    inputs: int,
+    precision: Precision,
+    saturated: bool = False,
 ) -> Matrix:
     """Outputs of unit size for inputs of unit size; all integers of the range occur."""
     limit = 1 << (precision.weight_bits - 1)
@@ -94,6 +103,11 @@ def random_matrix(
         multipliers = rng.integers(1, 64, (outputs, groups), dtype=np.uint8)
         size *= 37
     scales = rng.uniform(0.5, 1.5, outputs) / (size * inputs**0.5)
+    if saturated:
+        weights[::16], weights[8::16] = -limit, limit - 1
+        scales[::8] = 1 / (limit * 37 * inputs)
+        if multipliers is not None:
+            multipliers[::8] = 63
     bias = rng.normal(0, 0.5, outputs).astype(F32) if precision.bias else None
     return make_matrix(precision, weights, scales.astype(F32), multipliers, bias)
 
@@ -125,7 +139,7 @@ def build(spec: Spec, seed: int = 0) -> tuple[Weights, np.ndarray]:
 
     def matrix(outputs: int, inputs: int, precision: Precision, bias: bool = False) -> Matrix:
         precision = replace(precision, grouped=spec.grouped, bias=bias)
-        return random_matrix(rng, outputs, inputs, precision)
+        return random_matrix(rng, outputs, inputs, precision, spec.saturated)
 
     def gain(size: int) -> Floats:
         return rng.uniform(0.5, 1.5, size).astype(F32)
