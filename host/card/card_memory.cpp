@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "host/card/card.h"
 #include "host/card/log.h"
@@ -91,16 +92,21 @@ int Card::on(Client& client, drm_xocl_sync_bo& request) {
     return -EINVAL;
   }
   const bool to_card = request.dir == DRM_XOCL_SYNC_BO_TO_DEVICE;
-  if (const auto fault = faults_.fire(
-          FaultEvent::sync, {.card = index_, .bank = found->bank->tag(), .to_card = to_card})) {
+  const FaultSite site{.card = index_, .bank = found->bank->tag(), .to_card = to_card};
+  if (const auto fault = faults_.fire(FaultEvent::sync, site)) {
     log(Level::problem, "fault in a copy of " + found->bank->tag());
-    if (fault->kind == FaultKind::foreign_bitstream) {
-      load_foreign_bitstream();
-    } else if (fault->kind == FaultKind::disappear) {
-      disappear();
-      return -ENODEV;
-    } else {
-      return -EIO;
+    switch (fault->kind) {
+      case FaultKind::slow:
+        std::this_thread::sleep_for(fault->wait);
+        break;
+      case FaultKind::foreign_bitstream:
+        load_foreign_bitstream();
+        break;
+      case FaultKind::disappear:
+        disappear();
+        return -ENODEV;
+      default:
+        return -EIO;
     }
   }
   const std::uint64_t address = found->address + request.offset;

@@ -218,7 +218,7 @@ std::uint32_t Fabric::execute(std::size_t index, Launch& launch) {
         wait_interruptibly(launch, fault->wait);
         break;
       case FaultKind::hang:
-        hang(launch);
+        hang(launch, fault->wait);
         runs = false;
         break;
       case FaultKind::fail:
@@ -264,12 +264,21 @@ void Fabric::wait_interruptibly(const Launch& launch, std::chrono::milliseconds 
   changed_.wait_for(lock, time, [&] { return stopping_ || launch.aborted.load(); });
 }
 
-void Fabric::hang(const Launch& launch) {
+// The unit stays taken until the fabric stops. An abort does not reach the kernel; the driver can
+// only give up waiting for it.
+void Fabric::hang(Launch& launch, std::chrono::milliseconds abort_limit) {
   std::unique_lock lock(mutex_);
   for (Running& running : running_) {
     if (running.launch.get() == &launch) running.hung = true;
   }
   changed_.notify_all();
+  changed_.wait(lock, [&] { return stopping_ || launch.aborted.load(); });
+  if (!stopping_ && abort_limit.count() > 0) {
+    changed_.wait_for(lock, abort_limit, [&] { return stopping_; });
+    if (!stopping_ && !vanished_) {
+      finish_command(*launch.packet, *launch.client, ERT_CMD_STATE_NORESPONSE);
+    }
+  }
   changed_.wait(lock, [&] { return stopping_; });
 }
 

@@ -100,7 +100,7 @@ class Fabric : public std::enable_shared_from_this<Fabric> {
   std::uint32_t execute(std::size_t unit, Launch& launch);
   int run_kernel(std::size_t unit, Launch& launch);
   void wait_interruptibly(const Launch& launch, std::chrono::milliseconds time);
-  void hang(const Launch& launch);
+  void hang(Launch& launch, std::chrono::milliseconds abort_limit);
 
   const Bitstream bitstream_;
   const Environment environment_;

@@ -1,5 +1,6 @@
 #include "host/card/fault.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string_view>
@@ -9,34 +10,75 @@ namespace flexllm::card {
 namespace {
 
 using nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr std::uint64_t kAbortMilliseconds = 200;
 
 struct KindName {
   std::string_view name;
   FaultKind kind;
-  FaultEvent event;
-  std::uint64_t times;
+  FaultEvent event;     // that it waits for
+  bool event_is_open;   // "on" may choose another
+  std::uint64_t times;  // by default; 0: without limit
 };
 
 constexpr KindName kKinds[] = {
-    {"hang", FaultKind::hang, FaultEvent::launch, 1},
-    {"fail", FaultKind::fail, FaultEvent::launch, 1},
-    {"slow", FaultKind::slow, FaultEvent::launch, 1},
-    {"sync_fails", FaultKind::sync_fails, FaultEvent::sync, 1},
-    {"bank_full", FaultKind::bank_full, FaultEvent::allocate, 0},
-    {"access_denied", FaultKind::access_denied, FaultEvent::open, 0},
-    {"disappear", FaultKind::disappear, FaultEvent::launch, 1},
-    {"foreign_bitstream", FaultKind::foreign_bitstream, FaultEvent::launch, 1},
+    {"hang", FaultKind::hang, FaultEvent::launch, false, 1},
+    {"fail", FaultKind::fail, FaultEvent::launch, false, 1},
+    {"slow", FaultKind::slow, FaultEvent::launch, true, 1},
+    {"sync_fails", FaultKind::sync_fails, FaultEvent::sync, false, 1},
+    {"bank_full", FaultKind::bank_full, FaultEvent::allocate, false, 0},
+    {"access_denied", FaultKind::access_denied, FaultEvent::open, false, 0},
+    {"disappear", FaultKind::disappear, FaultEvent::launch, true, 1},
+    {"foreign_bitstream", FaultKind::foreign_bitstream, FaultEvent::launch, true, 1},
 };
-
-constexpr std::pair<std::string_view, FaultEvent> kEvents[] = {
-    {"launch", FaultEvent::launch}, {"sync", FaultEvent::sync}, {"open", FaultEvent::open}};
 
 [[noreturn]] void refuse(const std::string& key, const std::string& why) {
   throw std::runtime_error("fault rule: " + key + ": " + why);
 }
 
-const KindName& kind_of(const json& rule) {
-  const std::string name = rule.value("fault", "");
+// The keys of a rule; each may be read once, and none may be left.
+class Keys {
+ public:
+  explicit Keys(const json& rule) {
+    if (!rule.is_object()) throw std::runtime_error("fault rule: not an object");
+    for (const auto& [key, value] : rule.items()) left_.emplace(key, value);
+  }
+
+  bool has(const std::string& key) const { return left_.contains(key); }
+
+  std::string text(const std::string& key, std::string otherwise = {}) {
+    return take(key, std::move(otherwise), &json::is_string);
+  }
+  std::uint64_t whole(const std::string& key, std::uint64_t otherwise) {
+    return take(key, otherwise, &json::is_number_unsigned);
+  }
+  double number(const std::string& key, double otherwise) {
+    return take(key, otherwise, &json::is_number);
+  }
+  bool flag(const std::string& key) { return take(key, false, &json::is_boolean); }
+
+  void done(std::string_view fault) const {
+    if (!left_.empty()) {
+      refuse(left_.begin()->first, "is not a key of '" + std::string(fault) + "'");
+    }
+  }
+
+ private:
+  template <typename T>
+  T take(const std::string& key, T otherwise, bool (json::*fits)() const noexcept) {
+    const auto found = left_.find(key);
+    if (found == left_.end()) return otherwise;
+    if (!(found->second.*fits)()) refuse(key, "has the wrong type");
+    T value = found->second.get<T>();
+    left_.erase(found);
+    return value;
+  }
+
+  std::map<std::string, json> left_;
+};
+
+const KindName& kind_named(const std::string& name) {
   for (const KindName& kind : kKinds) {
     if (kind.name == name) return kind;
   }
@@ -44,57 +86,34 @@ const KindName& kind_of(const json& rule) {
 }
 
 FaultEvent event_named(const std::string& name) {
-  for (const auto& [known, event] : kEvents) {
-    if (known == name) return event;
-  }
-  refuse("on", "'" + name + "' is not an event");
+  if (name == "launch") return FaultEvent::launch;
+  if (name == "sync") return FaultEvent::sync;
+  refuse("on", "'" + name + "' is neither 'launch' nor 'sync'");
 }
 
 FaultRule parse(const json& rule) {
-  if (!rule.is_object()) throw std::runtime_error("fault rule: not an object");
-  const KindName& kind = kind_of(rule);
+  Keys keys(rule);
+  const KindName& kind = kind_named(keys.text("fault"));
   FaultRule out;
   out.kind = kind.kind;
   out.event = kind.event;
-  out.times = kind.times;
-  out.wait = std::chrono::milliseconds(0);
-  const bool chooses_event =
-      kind.kind == FaultKind::disappear || kind.kind == FaultKind::foreign_bitstream;
-  for (const auto& [key, value] : rule.items()) {
-    try {
-      if (key == "fault") {
-      } else if (key == "card") {
-        out.card = value.get<int>();
-      } else if (key == "nth") {
-        out.nth = value.get<std::uint64_t>();
-      } else if (key == "times") {
-        out.times = value.get<std::uint64_t>();
-      } else if (key == "probability") {
-        out.probability = value.get<double>();
-      } else if (key == "on" && chooses_event) {
-        out.event = event_named(value.get<std::string>());
-      } else if (key == "kernel") {
-        out.kernel = value.get<std::string>();
-      } else if (key == "bank") {
-        out.bank = value.get<std::string>();
-      } else if (key == "to_card") {
-        out.to_card = value.get<bool>();
-      } else if (key == "ms" && kind.kind == FaultKind::slow) {
-        out.wait = std::chrono::milliseconds(value.get<std::uint32_t>());
-      } else {
-        refuse(key, "is not a key of '" + std::string(kind.name) + "'");
-      }
-    } catch (const json::exception&) {
-      refuse(key, "has the wrong type");
-    }
+  if (kind.event_is_open && keys.has("on")) out.event = event_named(keys.text("on"));
+  if (keys.has("card")) out.card = static_cast<int>(keys.whole("card", 0));
+  if (out.event == FaultEvent::launch) out.kernel = keys.text("kernel");
+  if (out.event == FaultEvent::sync || out.event == FaultEvent::allocate) {
+    out.bank = keys.text("bank");
   }
+  if (out.event == FaultEvent::sync && keys.has("to_card")) out.to_card = keys.flag("to_card");
+  out.nth = keys.whole("nth", out.nth);
+  out.probability = keys.number("probability", out.probability);
+  out.times = keys.whole("times", kind.times);
+  if (kind.kind == FaultKind::slow) out.wait = milliseconds(keys.whole("ms", 0));
+  if (kind.kind == FaultKind::hang) {
+    out.wait = milliseconds(keys.whole("abort_ms", kAbortMilliseconds));
+  }
+  keys.done(kind.name);
   if (out.nth == 0) refuse("nth", "counts from 1");
   if (!(out.probability > 0.0 && out.probability <= 1.0)) refuse("probability", "not in (0, 1]");
-  if (!out.kernel.empty() && out.event != FaultEvent::launch) refuse("kernel", "launches only");
-  if (!out.bank.empty() && out.event != FaultEvent::sync && out.event != FaultEvent::allocate) {
-    refuse("bank", "syncs and allocations only");
-  }
-  if (out.to_card && out.event != FaultEvent::sync) refuse("to_card", "syncs only");
   return out;
 }
 

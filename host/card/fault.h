@@ -18,9 +18,9 @@
 namespace flexllm::card {
 
 enum class FaultKind {
-  hang,               // a launch that never ends; only a reset of the card helps
+  hang,               // a launch that never ends; only a reset of the card frees its unit
   fail,               // a launch that ends in an error state and writes nothing
-  slow,               // a launch that waits before it starts
+  slow,               // a launch or a DMA that waits before it starts
   sync_fails,         // a DMA that returns EIO
   bank_full,          // an allocation that finds no room
   access_denied,      // the render node may not be opened
@@ -33,14 +33,15 @@ enum class FaultEvent { launch, sync, allocate, open };
 struct FaultRule {
   FaultKind kind = FaultKind::fail;
   FaultEvent event = FaultEvent::launch;
-  std::optional<int> card;         // any card if empty
-  std::string kernel;              // any if empty; launches only
-  std::string bank;                // tag; any if empty; syncs and allocations only
-  std::optional<bool> to_card;     // any if empty; syncs only
-  std::uint64_t nth = 1;           // first matching event that may fire, from 1
-  double probability = 1.0;        // of each
-  std::uint64_t times = 1;         // at most; 0: without limit
-  std::chrono::milliseconds wait;  // slow only
+  std::optional<int> card;            // any card if empty
+  std::string kernel;                 // any if empty; launches only
+  std::string bank;                   // tag; any if empty; syncs and allocations only
+  std::optional<bool> to_card;        // any if empty; syncs only
+  std::uint64_t nth = 1;              // first matching event that may fire, from 1
+  double probability = 1.0;           // of each
+  std::uint64_t times = 1;            // at most; 0: without limit
+  std::chrono::milliseconds wait{0};  // slow: before the kernel starts. hang: how long after an
+                                      // abort the driver reports NORESPONSE; 0: never
 };
 
 // What happens, as far as a rule can ask.
