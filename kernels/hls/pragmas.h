@@ -1,0 +1,42 @@
+// The compilers' directives as macros, so that a kernel reads the same to all of them. C++14.
+//
+// Vitis wants `unroll` inside the body of a loop, Bambu and clang in front of it: a loop that must
+// be unrolled has both macros. To a plain C++ compiler they all vanish.
+#pragma once
+
+#define HLS_PRAGMA(text) _Pragma(#text)
+
+#if defined(__VITIS_HLS__)
+#define HLS_UNROLL_AHEAD
+#define HLS_UNROLL HLS_PRAGMA(HLS unroll)
+#define HLS_UNROLL_BY(copies) HLS_PRAGMA(HLS unroll factor = copies)
+#define HLS_PIPELINE(interval) HLS_PRAGMA(HLS pipeline II = interval)
+#define HLS_PARTITION(array, dimension) \
+  HLS_PRAGMA(HLS array_partition variable = array complete dim = dimension)
+#define HLS_URAM(array) HLS_PRAGMA(HLS bind_storage variable = array type = ram_2p impl = uram)
+#define HLS_TRIPS(least, most) HLS_PRAGMA(HLS loop_tripcount min = least max = most)
+#elif defined(__BAMBU__)
+#define HLS_UNROLL_AHEAD _Pragma("unroll")
+#define HLS_UNROLL
+#define HLS_UNROLL_BY(copies)
+#define HLS_PIPELINE(interval)
+#define HLS_PARTITION(array, dimension)
+#define HLS_URAM(array)
+#define HLS_TRIPS(least, most)
+#else
+#define HLS_UNROLL_AHEAD
+#define HLS_UNROLL
+#define HLS_UNROLL_BY(copies)
+#define HLS_PIPELINE(interval)
+#define HLS_PARTITION(array, dimension)
+#define HLS_URAM(array)
+#define HLS_TRIPS(least, most)
+#endif
+
+// Sources that use AMD's types: both compilers, and simulations with AMD's open headers.
+#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__) || defined(__BAMBU__) || \
+    defined(FLEXLLM_AP_TYPES)
+#define FLEXLLM_HLS_TYPES 1
+#else
+#define FLEXLLM_HLS_TYPES 0
+#endif

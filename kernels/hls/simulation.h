@@ -1,0 +1,216 @@
+// C simulation of dataflow: what Stream, Fifo and HLS_TASK are when no HLS compiler is at work.
+//
+// Concurrent mode: the tasks of a region are threads, a Fifo holds as many elements as declared,
+// and a stall ends the run with an Error that names the streams and the tasks. Sequential mode:
+// tasks run one after the other in program order on the caller's thread, streams are unbounded, and
+// reading an empty one is an Error. Both give the same bits. In both a second writer or reader of a
+// stream and elements left over at the end of a region are Errors. A stream outside any region
+// behaves as in sequential mode, which is how a testbench drives one module.
+//
+// A region belongs to the thread that made it; tasks may open regions of their own. All threads
+// hold twin::FlushDenormals.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace flexllm::kernels::simulation {
+
+// A mistake in the design that was simulated: deadlock, starved or overfull stream.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class Mode { concurrent, sequential };
+
+struct Options {
+  Mode mode = Mode::concurrent;
+  double stall_seconds = 5.0;  // every task blocked for this long: the run is stuck
+};
+
+// Options of the regions that this thread and the tasks below it open, while it lives.
+class Scope {
+ public:
+  explicit Scope(const Options& options);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+ private:
+  Options saved_;
+};
+
+class Region;
+class StreamBase;
+
+// One call in a region. Its name is the called function, with the index of a replicated task.
+struct Task {
+  std::string name;
+  Region* region = nullptr;
+  std::thread thread;
+  const StreamBase* blocked_on = nullptr;  // guarded by the region
+  bool blocked_reading = false;            // guarded by the region
+};
+
+// The parts of a stream that do not depend on the type of its elements.
+class StreamBase {
+ public:
+  StreamBase(const StreamBase&) = delete;
+  StreamBase& operator=(const StreamBase&) = delete;
+
+  const std::string& name() const { return name_; }
+  void rename(const char* name, int index);
+  bool empty() const { return size() == 0; }
+  size_t size() const {
+    return written_.load(std::memory_order_acquire) - read_.load(std::memory_order_acquire);
+  }
+
+ protected:
+  StreamBase(const char* name, size_t depth);
+  ~StreamBase() = default;
+
+  // Return when there is an element or a free place; throw if that can never be.
+  void wait_to_read();
+  void wait_to_write();
+  void claim(std::atomic<const Task*>& end, const char* role);
+
+  void after_read() {
+    read_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) != 0) wake();
+  }
+  void after_write() {
+    written_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) != 0) wake();
+  }
+
+  bool bounded_ = false;
+  size_t depth_;
+  alignas(64) std::atomic<size_t> written_{0};  // elements so far; only the writer adds
+  alignas(64) std::atomic<size_t> read_{0};     // likewise, only the reader
+  alignas(64) std::atomic<const Task*> writer_{nullptr};
+  std::atomic<const Task*> reader_{nullptr};
+
+ private:
+  friend class Region;
+  void sleep_until(bool reading);
+  bool ready(bool reading) const { return reading ? size() > 0 : size() < depth_; }
+  void wake();
+
+  std::string name_;
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+// A stream of T: bounded ring between two threads, or an unbounded queue on one.
+template <typename T>
+class Stream : public StreamBase {
+ public:
+  T read() {
+    claim(reader_, "reader");
+    if (size() == 0) wait_to_read();
+    const size_t at = read_.load(std::memory_order_relaxed) & (slots_.size() - 1);
+    const T value = slots_[at];
+    after_read();
+    return value;
+  }
+
+  void write(const T& value) {
+    claim(writer_, "writer");
+    if (size() >= depth_) {
+      if (bounded_) {
+        wait_to_write();
+      } else {
+        grow();
+      }
+    }
+    slots_[written_.load(std::memory_order_relaxed) & (slots_.size() - 1)] = value;
+    after_write();
+  }
+
+ protected:
+  Stream(const char* name, size_t depth) : StreamBase(name, depth), slots_(power_of_two(depth)) {}
+  ~Stream() = default;
+
+ private:
+  static size_t power_of_two(size_t at_least) {
+    size_t size = 1;
+    while (size < at_least) size *= 2;
+    return size;
+  }
+
+  // Unbounded streams: twice the room, elements at the same running numbers.
+  void grow() {
+    std::vector<T> larger(slots_.size() * 2);
+    for (size_t i = read_.load(); i != written_.load(); ++i) {
+      larger[i & (larger.size() - 1)] = slots_[i & (slots_.size() - 1)];
+    }
+    slots_.swap(larger);
+    depth_ = slots_.size();
+  }
+
+  std::vector<T> slots_;
+};
+
+// A stream with its depth, in elements.
+template <typename T, int Depth>
+class Fifo : public Stream<T> {
+  static_assert(Depth >= 1, "a stream holds at least one element");
+
+ public:
+  explicit Fifo(const char* name = "unnamed") : Stream<T>(name, Depth) {}
+};
+
+// The tasks and streams between HLS_DATAFLOW and HLS_DATAFLOW_END.
+class Region {
+ public:
+  explicit Region(const char* name);
+  ~Region();
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+
+  // Starts a task, or runs it (sequential mode). `call` is the source text of the call.
+  void start(const char* call, int index, std::function<void()> body);
+
+  // Waits for all tasks; rethrows the first exception of one; checks for stalls and leftovers.
+  void finish();
+
+ private:
+  friend class StreamBase;
+  struct Stalled {};  // unwinds the other tasks of a region that failed
+
+  static Region* current();
+  void run(Task& task, const std::function<void()>& body);
+  void enter_blocked(Task& task, const StreamBase& stream, bool reading);
+  void leave_blocked(Task& task);
+  void fail(std::exception_ptr error);
+  void join();
+  std::string describe_stall() const;
+  void check_leftovers() const;
+
+  std::string name_;
+  Options options_;
+  Region* outer_;
+  std::vector<StreamBase*> streams_;
+  std::deque<Task> tasks_;
+  std::atomic<bool> failed_{false};
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable done_;
+  size_t running_ = 0;
+  size_t blocked_ = 0;
+  uint64_t wakeups_ = 0;  // changes whenever a blocked task goes on or a task ends
+  std::exception_ptr error_;
+};
+
+}  // namespace flexllm::kernels::simulation

@@ -1,0 +1,175 @@
+// Row movers: who takes part in a stage, input rows and residuals from scratch, constants from the
+// model buffer, and the one writer of scratch. Each buffer has one reading and one writing task in
+// a region.
+#pragma once
+
+#include "kernels/modules/types.h"
+
+namespace flexllm {
+namespace kernels {
+
+inline RowInfo unpack_row(const Word& word, uint32_t row) {
+  RowInfo info;
+  info.row = row;
+  info.sequence = get_lane(word, row_field::sequence);
+  info.position = get_lane(word, row_field::position);
+  info.flags = get_lane(word, row_field::flags);
+  info.target = get_lane(word, row_field::target);
+  info.residual = get_lane(word, row_field::residual);
+  info.final_norm = get_lane(word, row_field::final_norm);
+  info.row_result = get_lane(word, row_field::row_result);
+  info.logits_slot = get_lane(word, row_field::logits_slot);
+  info.page = 0;
+  return info;
+}
+
+inline uint32_t page_id(const Word* desc, const LaunchInfo& launch, uint32_t sequence,
+                        uint32_t page) {
+  const uint32_t word =
+      launch.page_tables + sequence * launch.page_table_stride + page / kFieldsPerWord;
+  return get_lane(desc[word], page % kFieldsPerWord);
+}
+
+// Sends every row with a flag of `flags` (0: every row) to three readers.
+//   K     shape
+// Cycles: rows * (1 + a page table word).
+template <typename K>
+void list_rows(const Word* desc, const LaunchInfo launch, uint32_t flags, bool pages,
+               Stream<RowInfo>& first, Stream<RowInfo>& second, Stream<RowInfo>& third) {
+  for (uint32_t row = 0; row < launch.rows; ++row) {
+    HLS_TRIPS(1, K::rows)
+    RowInfo info = unpack_row(desc[launch.row_table + row], row);
+    if (flags != 0 && (info.flags & flags) == 0) continue;
+    if (pages) info.page = page_id(desc, launch, info.sequence, info.position / kPageTokens);
+    first.write(info);
+    second.write(info);
+    third.write(info);
+  }
+}
+
+// Reads what a linear stage needs of scratch: its input rows, then the words that its output tiles
+// are added to, in the order in which the tiles come.
+//   K     shape
+// Cycles: rows * words of a row, then two per tile and row.
+template <typename K>
+void read_scratch(const Word* scratch, const Stage stage, Stream<RowInfo>& rows,
+                  Stream<Word>& inputs, Stream<Word>& residuals) {
+  const uint32_t input_words = float_words(stage.inputs);
+  for (uint32_t i = 0; i < stage.rows; ++i) {
+    HLS_TRIPS(1, K::rows)
+    const uint32_t at = stage.input + rows.read().row * input_words;
+    for (uint32_t w = 0; w < input_words; ++w) {
+      HLS_TRIPS(1, float_words(K::ffn))
+      HLS_PIPELINE(1)
+      inputs.write(scratch[at + w]);
+    }
+  }
+  if (!stage.residual_added()) return;
+  const uint32_t words = stage.result_words();
+  TileOrder at = TileOrder::first();
+  for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) {
+    HLS_TRIPS(1, row_tiles(K::hidden) * K::rows)
+    for (uint32_t w = 2 * at.tile; w < 2 * at.tile + 2 && w < words; ++w) {
+      HLS_PIPELINE(1)
+      residuals.write(scratch[stage.residual + at.row * words + w]);
+    }
+    at.advance<K::weight_ports>(stage);
+  }
+}
+
+// Reads a stage's constants: the gain of its norm, then, for q, k, v, the gains of the head norms
+// and the RoPE row of each row.
+//   K     shape
+// Cycles: words read.
+template <typename K>
+void read_constants(const Word* model, const Stage stage, const ModelInfo info,
+                    Stream<RowInfo>& rows, Stream<Word>& gains, Stream<Word>& head_gains,
+                    Stream<Word>& rope) {
+  if (stage.normalized()) {
+    for (uint32_t w = 0; w < float_words(stage.inputs); ++w) {
+      HLS_TRIPS(1, float_words(K::hidden))
+      HLS_PIPELINE(1)
+      gains.write(model[stage.gain + w]);
+    }
+  }
+  const uint32_t head_words = float_words(info.head_dim);
+  if (stage.kind == kQkv) {
+    for (uint32_t norm = 0; norm < 2; ++norm) {
+      const uint32_t at = norm == 0 ? stage.q_norm : stage.k_norm;
+      for (uint32_t w = 0; at != 0 && w < head_words; ++w) {
+        HLS_TRIPS(1, float_words(K::head_dim))
+        HLS_PIPELINE(1)
+        head_gains.write(model[at + w]);
+      }
+    }
+  }
+  for (uint32_t i = 0; i < stage.rows; ++i) {
+    HLS_TRIPS(1, K::rows)
+    const uint32_t at = info.rope + rows.read().position * head_words;
+    for (uint32_t w = 0; stage.kind == kQkv && w < head_words; ++w) {
+      HLS_TRIPS(1, float_words(K::head_dim))
+      HLS_PIPELINE(1)
+      rope.write(model[at + w]);
+    }
+  }
+}
+
+// Sends the listed rows to the module that stores the stage's outputs by them, if it has one.
+// Cycles: one per row.
+template <typename K>
+void route_rows(const Stage stage, Stream<RowInfo>& rows, Stream<RowInfo>& pages,
+                Stream<RowInfo>& logits) {
+  for (uint32_t i = 0; i < stage.rows; ++i) {
+    HLS_TRIPS(1, K::rows)
+    HLS_PIPELINE(1)
+    const RowInfo row = rows.read();
+    if (stage.kind == kQkv) pages.write(row);
+    if (stage.kind == kLmHead) logits.write(row);
+  }
+}
+
+// Sends output tiles on to the module that handles the stage's kind.
+// Cycles: one per tile and row.
+template <typename K>
+void route_tiles(const Stage stage, Stream<TileValues>& tiles, Stream<TileValues>& heads,
+                 Stream<TileValues>& sums, Stream<TileValues>& gates, Stream<TileValues>& logits) {
+  for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) {
+    HLS_TRIPS(1, row_tiles(K::vocab) * K::rows)
+    HLS_PIPELINE(1)
+    const TileValues values = tiles.read();
+    switch (stage.kind) {
+      case kQkv:
+        heads.write(values);
+        break;
+      case kOutput:
+      case kDown:
+        sums.write(values);
+        break;
+      case kGateUp:
+        gates.write(values);
+        break;
+      case kLmHead:
+        logits.write(values);
+        break;
+    }
+  }
+}
+
+// The writer of scratch: takes stores from the module of the stage's kind until their end.
+// Cycles: one per word.
+inline void write_scratch(Word* scratch, const Stage stage, Stream<Store>& queries,
+                          Stream<Store>& sums, Stream<Store>& gates, Stream<Store>& logits) {
+  bool last = false;
+  while (!last) {
+    HLS_PIPELINE(1)
+    const Store store = stage.kind == kQkv       ? queries.read()
+                        : stage.residual_added() ? sums.read()
+                        : stage.kind == kGateUp  ? gates.read()
+                                                 : logits.read();
+    last = store.last;
+    if (!last) scratch[store.address] = store.data;
+  }
+}
+
+}  // namespace kernels
+}  // namespace flexllm

@@ -1,0 +1,39 @@
+// C simulation of the kernels on the buffers of a card: the synthesizable source itself, run by
+// hls/simulation.h, with the interface of the fast twin. The caller's thread and all tasks flush
+// denormals. May be called from several threads at once on disjoint results. Throws
+// simulation::Error if the dataflow is stuck or wrong.
+#pragma once
+
+#include <span>
+
+#include "kernels/tops/kernel.h"
+#include "kernels/twin/float_mode.h"
+#include "kernels/twin/twin.h"
+
+namespace flexllm::kernels::csim {
+
+// The kernels of the accelerator that this tree is configured for. Return the launch_status.
+uint32_t run_prefill(const twin::Buffers& buffers);
+uint32_t run_decode(const twin::Buffers& buffers);
+
+inline Word* words_of(const twin::Span& span) { return reinterpret_cast<Word*>(span.data); }
+
+// One launch of a kernel with the shape and the arrays of run_launch.
+template <typename K, typename AttentionArray, typename FeedForwardArray>
+uint32_t run(const twin::Buffers& buffers) {
+  const twin::FlushDenormals float_mode;
+  Word* const result = words_of(buffers.result);
+  if (buffers.weights.size() != K::weight_streams || buffers.kv.size() != K::kv_streams) {
+    complete(result, 0, launch_status::beyond_maxima, 0);
+    return launch_status::beyond_maxima;
+  }
+  Arenas<K::weight_streams> weights;
+  for (uint32_t i = 0; i < K::weight_streams; ++i) weights.at[i] = words_of(buffers.weights[i]);
+  PageArenas<K::kv_streams> pages;
+  for (uint32_t i = 0; i < K::kv_streams; ++i) pages.at[i] = words_of(buffers.kv[i]);
+  return run_launch<K, AttentionArray, FeedForwardArray>(words_of(buffers.desc),
+                                                         words_of(buffers.model), result,
+                                                         words_of(buffers.scratch), weights, pages);
+}
+
+}  // namespace flexllm::kernels::csim
