@@ -19,6 +19,17 @@ from .layout import Bytes
 from .numerics import F32, Floats
 
 FORMAT = "flexllm-packed"
+# CBOR of {"kind": "bpe", "pre_tokenizer": "", "tokenizer_json": "", "sentencepiece_model": ""}: a
+# tokenizer without tokens, for models that are only given ids.
+NO_TOKENIZER = b"\xa4" + b"".join(
+    bytes([0x60 + len(key)]) + key + bytes([0x60 + len(value)]) + value
+    for key, value in (
+        (b"kind", b"bpe"),
+        (b"pre_tokenizer", b""),
+        (b"tokenizer_json", b""),
+        (b"sentencepiece_model", b""),
+    )
+)
 _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4"}
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
@@ -32,8 +43,7 @@ class Packed:
     model: Bytes
     arenas: list[Bytes]
     embedding: np.ndarray  # as stored, F16 or F32
-    basis: Floats | None = None
-    tokenizer: bytes = b"{}"
+    tokenizer: bytes = NO_TOKENIZER
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def weights(self) -> Weights:
@@ -106,9 +116,7 @@ def load(path: Path | str, check: bool = True) -> Packed:
     model = np.ascontiguousarray(tensors["model"])
     arenas = [tensors[f"arena.{stream:02d}"] for stream in range(weight_streams(model))]
     tokenizer = tensors["tokenizer"].tobytes()
-    return Packed(
-        model, arenas, tensors["embedding"], tensors.get("basis"), tokenizer, metadata
-    )
+    return Packed(model, arenas, tensors["embedding"], tokenizer, metadata)
 
 
 def pack(
@@ -116,18 +124,16 @@ def pack(
     streams: int,
     embedding: np.ndarray,
     metadata: Mapping[str, str],
-    tokenizer: bytes = b"{}",
+    tokenizer: bytes = NO_TOKENIZER,
 ) -> Packed:
     model, arenas = write_model(weights, streams)
-    return Packed(model, list(arenas), embedding, None, tokenizer, metadata)
+    return Packed(model, list(arenas), embedding, tokenizer, metadata)
 
 
 def save(path: Path | str, packed: Packed) -> None:
     tensors = {f"arena.{stream:02d}": arena for stream, arena in enumerate(packed.arenas)}
     tensors["model"] = packed.model
     tensors["embedding"] = packed.embedding
-    if packed.basis is not None:
-        tensors["basis"] = packed.basis
     tensors["tokenizer"] = np.frombuffer(packed.tokenizer, np.uint8)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     sums = {name: hashlib.sha256(tensor).hexdigest() for name, tensor in tensors.items()}

@@ -182,7 +182,15 @@ def metadata(name: str, spec: Spec) -> dict[str, str]:
         "tied_embeddings": False,
         "attention_bias": spec.attention_bias,
         "qk_norm": spec.qk_norm,
-        "rope": {"theta": 10000.0, "scaling": "none"},
+        "rope": {
+            "theta": 10000.0,
+            "scaling": "none",
+            "factor": 1.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_context_length": spec.context,
+            "frequency_factors": [],
+        },
     }
     scheme = f"w{spec.qkv.weight_bits}a{spec.qkv.activation_bits}kv8-lm{spec.lm_head.weight_bits}"
     return {
@@ -190,6 +198,7 @@ def metadata(name: str, spec: Spec) -> dict[str, str]:
         "generation": "{}",
         "scheme": scheme,
         "source": f"tests/reference/tiny.py, {name}",
+        "source_sha256": "",
     }
 
 
