@@ -79,7 +79,7 @@ JsonObject::JsonObject(const std::filesystem::path& file, std::string key, const
 }
 
 void JsonObject::fail(std::string_view key, std::string_view what) const {
-  throw Error(file_, "key '" + prefix_ + std::string(key) + "'", what);
+  throw Error(file_, "key '" + path_of(key) + "'", what);
 }
 
 const Json* JsonObject::find(std::string_view key) const {
@@ -121,7 +121,7 @@ std::optional<std::string> JsonObject::find_string(std::string_view key) const {
 std::optional<JsonObject> JsonObject::find_object(std::string_view key) const {
   const Json* value = find(key);
   if (value == nullptr) return std::nullopt;
-  return JsonObject(file_, prefix_ + std::string(key), *value);
+  return JsonObject(file_, path_of(key), *value);
 }
 
 const Json* JsonObject::find_array(std::string_view key) const {

@@ -30,6 +30,9 @@ class JsonObject {
   const std::filesystem::path& file() const { return file_; }
   const Json& json() const { return json_; }
 
+  // The full name of a member: its key after those of the objects around it.
+  std::string path_of(std::string_view key) const { return prefix_ + std::string(key); }
+
   const Json* find(std::string_view key) const;
   std::optional<uint32_t> find_u32(std::string_view key) const;
   std::optional<double> find_number(std::string_view key) const;  // finite

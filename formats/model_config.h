@@ -21,6 +21,12 @@ struct RopeConfig {
       frequency_factors;  // head_dim/2 divisors of the frequencies, or empty (GGUF rope_freqs)
 };
 
+// The angle, in radians per position, by which each of the head_dim/2 pairs of a head turns: theta
+// ^ (-2 i / head_dim), scaled as `rope` says. Llama 3's scaling divides low frequencies by
+// `factor`, keeps high ones, and blends between (wavelengths of original_context_length /
+// high_freq_factor to / low_freq_factor). `frequency_factors` divide on top.
+std::vector<double> rope_frequencies(const RopeConfig& rope, uint32_t head_dim);
+
 // Shapes are of the unpadded model. Every linear is stored [out][in], row-major.
 struct ModelConfig {
   std::string name;
