@@ -1,6 +1,8 @@
 #include "kernels/hls/simulation.h"
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "kernels/twin/float_mode.h"
 
@@ -24,7 +26,53 @@ std::string task_name(const char* call, int index) {
   return name;
 }
 
+// Sets a variable and puts the old value back at the end of the scope.
+template <typename T>
+class Restore {
+ public:
+  Restore(T& variable, T value) : variable_(variable), saved_(variable) { variable_ = value; }
+  ~Restore() { variable_ = saved_; }
+  Restore(const Restore&) = delete;
+  Restore& operator=(const Restore&) = delete;
+
+ private:
+  T& variable_;
+  T saved_;
+};
+
 std::string name_of(const Task* task) { return task == nullptr ? "no task" : task->name; }
+
+}  // namespace
+
+struct Run {
+  std::atomic<bool> failed{false};
+  std::mutex mutex;  // guards what follows, and what Task and Region say is guarded by the run
+  std::condition_variable changed;
+  size_t active = 0;   // tasks that are not finished and do not wait for a region of their own
+  size_t blocked = 0;  // of these, waiting for a stream
+  uint64_t steps = 0;  // changes whenever a blocked task goes on or a task ends
+  std::vector<const std::deque<Task>*> regions;  // open ones
+  std::exception_ptr error;
+
+  // Call with the mutex held.
+  void fail(std::exception_ptr reason) {
+    if (!error) error = std::move(reason);
+    failed.store(true);
+    changed.notify_all();
+  }
+};
+
+namespace {
+
+std::string describe_stall(const std::string& name, const Run& run) {
+  std::string text = "dataflow region '" + name + "' is stuck:";
+  for (const std::deque<Task>* tasks : run.regions) {
+    for (const Task& task : *tasks) {
+      if (task.blocked_on != nullptr) text.append(task.blocked_on->describe(task));
+    }
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -69,16 +117,33 @@ void StreamBase::sleep_until(bool reading) {
     if (ready(reading)) return;
     std::this_thread::yield();
   }
-  Region& region = *current_task->region;
-  region.enter_blocked(*current_task, *this, reading);
+  Task& task = *current_task;
+  Run& run = *task.region->run_;
+  {
+    const std::lock_guard<std::mutex> lock(run.mutex);
+    task.blocked_on = this;
+    task.blocked_reading = reading;
+    ++run.blocked;
+  }
   {
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    while (!ready(reading) && !region.failed_.load()) changed_.wait_for(lock, kLongestNap);
+    while (!ready(reading) && !run.failed.load()) changed_.wait_for(lock, kLongestNap);
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
   }
-  region.leave_blocked(*current_task);
+  {
+    const std::lock_guard<std::mutex> lock(run.mutex);
+    task.blocked_on = nullptr;
+    --run.blocked;
+    ++run.steps;
+  }
   if (!ready(reading)) throw Region::Stalled{};
+}
+
+std::string StreamBase::describe(const Task& waiting) const {
+  return "\n  " + waiting.name + " waits to " + (waiting.blocked_reading ? "read" : "write") +
+         " stream '" + name_ + "' (" + std::to_string(size()) + " of " + std::to_string(depth_) +
+         " elements, from " + name_of(writer_.load()) + " to " + name_of(reader_.load()) + ")";
 }
 
 void StreamBase::wake() {
@@ -86,132 +151,133 @@ void StreamBase::wake() {
   changed_.notify_all();
 }
 
-Region::Region(const char* name) : name_(name), options_(current_options), outer_(current_region) {
+Region::Region(const char* name)
+    : name_(name),
+      options_(current_options),
+      outer_(current_region),
+      opener_(current_task),
+      run_(opener_ != nullptr ? opener_->region->run_ : std::make_shared<Run>()) {
   current_region = this;
+  const std::lock_guard<std::mutex> lock(run_->mutex);
+  run_->regions.push_back(&tasks_);
 }
 
 Region::~Region() {
+  if (!open_) return;
+  // finish() was not reached: an exception is on its way.
+  run_->failed.store(true);
   join();
-  current_region = outer_;
+  close();
 }
 
 void Region::start(const char* call, int index, std::function<void()> body) {
-  Task& task = tasks_.emplace_back();
-  task.name = task_name(call, index);
-  task.region = this;
+  Task* task = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(run_->mutex);
+    task = &tasks_.emplace_back();
+  }
+  task->name = task_name(call, index);
+  task->region = this;
   if (options_.mode == Mode::sequential) {
-    Task* const caller = current_task;
-    current_task = &task;
-    try {
-      body();
-    } catch (...) {
-      current_task = caller;
-      throw;
-    }
-    current_task = caller;
+    const Restore<Task*> caller(current_task, task);
+    body();
     return;
   }
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ++running_;
+    const std::lock_guard<std::mutex> lock(run_->mutex);
+    ++run_->active;
+    ++unfinished_;
   }
   try {
-    task.thread = std::thread([this, &task, body = std::move(body)] { run(task, body); });
+    task->thread = std::thread([this, task, body = std::move(body)] { run_task(*task, body); });
   } catch (...) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    --running_;
-    error_ = std::current_exception();
-    failed_.store(true);
+    const std::lock_guard<std::mutex> lock(run_->mutex);
+    --run_->active;
+    --unfinished_;
+    run_->fail(std::current_exception());
   }
 }
 
-void Region::run(Task& task, const std::function<void()>& body) {
+void Region::run_task(Task& task, const std::function<void()>& body) {
   const twin::FlushDenormals float_mode;
   current_options = options_;
   current_task = &task;
+  std::exception_ptr error;
   try {
     body();
   } catch (const Stalled&) {
     // Another task has said why.
   } catch (...) {
-    fail(std::current_exception());
+    error = std::current_exception();
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  --running_;
-  ++wakeups_;
-  done_.notify_all();
+  const std::lock_guard<std::mutex> lock(run_->mutex);
+  --run_->active;
+  --unfinished_;
+  ++run_->steps;
+  if (error) run_->fail(error);
+  run_->changed.notify_all();
 }
 
-void Region::finish() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  uint64_t seen = wakeups_;
+void Region::wait_for_tasks() {
+  Run& run = *run_;
+  std::unique_lock<std::mutex> lock(run.mutex);
+  if (opener_ != nullptr) {
+    --run.active;
+    while (unfinished_ > 0) run.changed.wait_for(lock, kLongestNap);
+    ++run.active;
+    ++run.steps;
+    return;
+  }
+  uint64_t seen = run.steps;
   Clock::time_point since = Clock::now();
-  while (running_ > 0 && !failed_.load()) {
-    done_.wait_for(lock, kLongestNap);
-    if (blocked_ < running_ || wakeups_ != seen) {
-      seen = wakeups_;
+  while (unfinished_ > 0 && !run.failed.load()) {
+    run.changed.wait_for(lock, kLongestNap);
+    if (run.blocked < run.active || run.steps != seen) {
+      seen = run.steps;
       since = Clock::now();
     } else if (std::chrono::duration<double>(Clock::now() - since).count() >
                options_.stall_seconds) {
-      if (!error_) error_ = std::make_exception_ptr(Error(describe_stall()));
-      failed_.store(true);
+      run.fail(std::make_exception_ptr(Error(describe_stall(name_, run))));
     }
   }
-  lock.unlock();
+}
+
+void Region::finish() {
+  if (options_.mode == Mode::concurrent) wait_for_tasks();
   join();
-  current_region = outer_;
-  if (error_) std::rethrow_exception(error_);
-  check_leftovers();
+  const bool failed = run_->failed.load();
+  const std::string left = failed ? std::string() : leftovers();
+  close();
+  if (failed) {
+    if (opener_ != nullptr) throw Stalled{};
+    std::rethrow_exception(run_->error);
+  }
+  if (!left.empty()) throw Error(left);
 }
 
 void Region::join() {
-  if (std::uncaught_exceptions() > 0) failed_.store(true);
   for (Task& task : tasks_) {
     if (task.thread.joinable()) task.thread.join();
   }
 }
 
-void Region::enter_blocked(Task& task, const StreamBase& stream, bool reading) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  task.blocked_on = &stream;
-  task.blocked_reading = reading;
-  ++blocked_;
+// Takes the region out of the run.
+void Region::close() {
+  const std::lock_guard<std::mutex> lock(run_->mutex);
+  auto& regions = run_->regions;
+  regions.erase(std::find(regions.begin(), regions.end(), &tasks_));
+  current_region = outer_;
+  open_ = false;
 }
 
-void Region::leave_blocked(Task& task) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  task.blocked_on = nullptr;
-  --blocked_;
-  ++wakeups_;
-}
-
-void Region::fail(std::exception_ptr error) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (!error_) error_ = error;
-  failed_.store(true);
-  done_.notify_all();
-}
-
-std::string Region::describe_stall() const {
-  std::string text = "dataflow region '" + name_ + "' is stuck:";
-  for (const Task& task : tasks_) {
-    if (task.blocked_on == nullptr) continue;
-    const StreamBase& stream = *task.blocked_on;
-    text += "\n  " + task.name + " waits to " + (task.blocked_reading ? "read" : "write") +
-            " stream '" + stream.name() + "' (" + std::to_string(stream.size()) + " of " +
-            std::to_string(stream.depth_) + " elements, from " + name_of(stream.writer_.load()) +
-            " to " + name_of(stream.reader_.load()) + ")";
-  }
-  return text;
-}
-
-void Region::check_leftovers() const {
+std::string Region::leftovers() const {
   for (const StreamBase* stream : streams_) {
     if (stream->empty()) continue;
-    throw Error("dataflow region '" + name_ + "': " + std::to_string(stream->size()) +
-                " elements are left over in stream '" + stream->name() + "' from " +
-                name_of(stream->writer_.load()) + " to " + name_of(stream->reader_.load()));
+    return "dataflow region '" + name_ + "': " + std::to_string(stream->size()) +
+           " elements are left over in stream '" + stream->name() + "' from " +
+           name_of(stream->writer_.load()) + " to " + name_of(stream->reader_.load());
   }
+  return {};
 }
 
 }  // namespace flexllm::kernels::simulation

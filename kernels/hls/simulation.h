@@ -18,6 +18,7 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -36,7 +37,7 @@ enum class Mode { concurrent, sequential };
 
 struct Options {
   Mode mode = Mode::concurrent;
-  double stall_seconds = 5.0;  // every task blocked for this long: the run is stuck
+  double stall_seconds = 5.0;  // all tasks blocked for this long: the run is stuck
 };
 
 // Options of the regions that this thread and the tasks below it open, while it lives.
@@ -59,8 +60,8 @@ struct Task {
   std::string name;
   Region* region = nullptr;
   std::thread thread;
-  const StreamBase* blocked_on = nullptr;  // guarded by the region
-  bool blocked_reading = false;            // guarded by the region
+  const StreamBase* blocked_on = nullptr;  // guarded by the run, as is the next
+  bool blocked_reading = false;
 };
 
 // The parts of a stream that do not depend on the type of its elements.
@@ -71,6 +72,8 @@ class StreamBase {
 
   const std::string& name() const { return name_; }
   void rename(const char* name, int index);
+  // A line about `waiting`, which is blocked on this stream.
+  std::string describe(const Task& waiting) const;
   bool empty() const { return size() == 0; }
   size_t size() const {
     return written_.load(std::memory_order_acquire) - read_.load(std::memory_order_acquire);
@@ -172,6 +175,9 @@ class Fifo : public Stream<T> {
   explicit Fifo(const char* name = "unnamed") : Stream<T>(name, Depth) {}
 };
 
+// What a region and the regions that its tasks open have in common.
+struct Run;
+
 // The tasks and streams between HLS_DATAFLOW and HLS_DATAFLOW_END.
 class Region {
  public:
@@ -183,34 +189,29 @@ class Region {
   // Starts a task, or runs it (sequential mode). `call` is the source text of the call.
   void start(const char* call, int index, std::function<void()> body);
 
-  // Waits for all tasks; rethrows the first exception of one; checks for stalls and leftovers.
+  // Waits for all tasks and checks for leftovers; the outermost region watches for stalls and
+  // rethrows the first exception of a task.
   void finish();
 
  private:
   friend class StreamBase;
-  struct Stalled {};  // unwinds the other tasks of a region that failed
+  struct Stalled {};  // unwinds the other tasks of a run that failed
 
-  static Region* current();
-  void run(Task& task, const std::function<void()>& body);
-  void enter_blocked(Task& task, const StreamBase& stream, bool reading);
-  void leave_blocked(Task& task);
-  void fail(std::exception_ptr error);
+  void run_task(Task& task, const std::function<void()>& body);
+  void wait_for_tasks();
   void join();
-  std::string describe_stall() const;
-  void check_leftovers() const;
+  void close();
+  std::string leftovers() const;
 
-  std::string name_;
-  Options options_;
-  Region* outer_;
+  const std::string name_;
+  const Options options_;
+  Region* const outer_;  // of this thread
+  Task* const opener_;   // the task that opened it, if any
+  std::shared_ptr<Run> run_;
   std::vector<StreamBase*> streams_;
   std::deque<Task> tasks_;
-  std::atomic<bool> failed_{false};
-  mutable std::mutex mutex_;  // guards what follows
-  std::condition_variable done_;
-  size_t running_ = 0;
-  size_t blocked_ = 0;
-  uint64_t wakeups_ = 0;  // changes whenever a blocked task goes on or a task ends
-  std::exception_ptr error_;
+  size_t unfinished_ = 0;  // guarded by the run
+  bool open_ = true;
 };
 
 }  // namespace flexllm::kernels::simulation

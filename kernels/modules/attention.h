@@ -23,44 +23,39 @@ struct Numerators {
   uint16_t value[Heads];
 };
 
-// Reads the query rows of each block and quantises their heads: per row the INT8 words of all
-// heads, and per head s_q / sqrt(head_dim).
+// Quantises the heads of query rows: per row the INT8 words of all heads, and per head
+// s_q / sqrt(head_dim).
 //   K     shape
 // Cycles: per row attention / 16 to read, 2 attention to quantise.
 template <typename K>
-void load_queries(const Word* scratch, uint32_t queries, const ModelInfo info,
-                  Stream<QueryBlock<K::attention_rows>>& blocks, Stream<Word>& words,
-                  Stream<PerHead<K::heads>>& factors) {
-  typedef QueryBlock<K::attention_rows> Block;
+void quantize_queries(uint32_t rows, const ModelInfo info, Stream<Word>& in, Stream<Word>& words,
+                      Stream<PerHead<K::heads>>& factors) {
   const uint32_t row_words = float_words(info.attention());
   const uint32_t head_words = info.kv().head_words();
-  for (Block block = blocks.read(); !block.last; block = blocks.read()) {
+  for (uint32_t row = 0; row < rows; ++row) {
     HLS_TRIPS(1, K::rows)
-    for (uint32_t row = 0; row < block.rows; ++row) {
-      HLS_TRIPS(1, K::attention_rows)
-      float x[K::heads * K::head_dim];
-      for (uint32_t w = 0; w < row_words; ++w) {
-        HLS_TRIPS(1, float_words(K::heads * K::head_dim))
-        HLS_PIPELINE(1)
-        const Word word = scratch[queries + (block.first_row + row) * row_words + w];
-        for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
-          HLS_UNROLL
-          x[w * kFloatsPerWord + lane] = get_float(word, lane);
-        }
+    float x[padded(K::heads * K::head_dim)];
+    for (uint32_t w = 0; w < row_words; ++w) {
+      HLS_TRIPS(1, float_words(K::heads * K::head_dim))
+      HLS_PIPELINE(1)
+      const Word word = in.read();
+      for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
+        HLS_UNROLL
+        x[w * kFloatsPerWord + lane] = get_float(word, lane);
       }
-      PerHead<K::heads> factor = {};
-      for (uint32_t head = 0; head < info.heads; ++head) {
-        HLS_TRIPS(1, K::heads)
-        const float* q = x + head * info.head_dim;
-        const SymmetricScale scale = symmetric_scale(largest_magnitude(q, info.head_dim));
-        factor.value[head] = scale.scale * info.inv_sqrt_head_dim;
-        for (uint32_t w = 0; w < head_words; ++w) {
-          HLS_TRIPS(1, divide_up(K::head_dim, kBytesPerWord))
-          words.write(quantize_head_word(q, info.head_dim, w, scale.inverse));
-        }
-      }
-      factors.write(factor);
     }
+    PerHead<K::heads> factor = {};
+    for (uint32_t head = 0; head < info.heads; ++head) {
+      HLS_TRIPS(1, K::heads)
+      const float* q = x + head * info.head_dim;
+      const SymmetricScale scale = symmetric_scale(largest_magnitude(q, info.head_dim));
+      factor.value[head] = scale.scale * info.inv_sqrt_head_dim;
+      for (uint32_t w = 0; w < head_words; ++w) {
+        HLS_TRIPS(1, divide_up(K::head_dim, kBytesPerWord))
+        words.write(quantize_head_word(q, info.head_dim, w, scale.inverse));
+      }
+    }
+    factors.write(factor);
   }
 }
 
@@ -264,10 +259,9 @@ void soften_scores(const ModelInfo info, Stream<QueryBlock<K::attention_rows>>& 
 // Cycles: per token max(words of its values, rows * heads * head_dim / (head_parallel *
 // kv_parallel)); per row attention to drain.
 template <typename K>
-void accumulate_values(uint32_t result, const ModelInfo info,
-                       Stream<QueryBlock<K::attention_rows>>& blocks, Stream<Word>& values,
-                       Stream<Numerators<K::heads>>& numerators, Stream<PerHead<K::heads>>& factors,
-                       Stream<Store>& out) {
+void accumulate_values(const ModelInfo info, Stream<QueryBlock<K::attention_rows>>& blocks,
+                       Stream<Word>& values, Stream<Numerators<K::heads>>& numerators,
+                       Stream<PerHead<K::heads>>& factors, Stream<Word>& out) {
   typedef QueryBlock<K::attention_rows> Block;
   constexpr uint32_t kHeadWords = divide_up(K::head_dim, kBytesPerWord);
   static_assert(static_cast<uint64_t>(K::context) * 65535 * 127 < (1ull << 47),
@@ -275,7 +269,6 @@ void accumulate_values(uint32_t result, const ModelInfo info,
   const KvLayout layout = info.kv();
   const uint32_t group = info.heads / info.kv_heads;
   const uint32_t head_words = layout.head_words();
-  const uint32_t row_words = float_words(info.attention());
   for (Block block = blocks.read(); !block.last; block = blocks.read()) {
     HLS_TRIPS(1, K::rows)
     Accumulator sum[K::attention_rows][K::heads * K::head_dim];
@@ -326,23 +319,12 @@ void accumulate_values(uint32_t result, const ModelInfo info,
           const uint32_t at = head * info.head_dim + i;
           set_float(word, at % kFloatsPerWord, to_float(sum[row][at]) * factor.value[head]);
           if (at % kFloatsPerWord == kFloatsPerWord - 1 || at + 1 == info.attention()) {
-            const uint32_t address =
-                result + (block.first_row + row) * row_words + at / kFloatsPerWord;
-            out.write(Store{address, false, word});
+            out.write(word);
             word = zero_word();
           }
         }
       }
     }
-  }
-  out.write(end_of_stores());
-}
-
-// The writer of scratch in this region. Cycles: one per word.
-inline void write_attention(Word* scratch, Stream<Store>& stores) {
-  for (Store store = stores.read(); !store.last; store = stores.read()) {
-    HLS_PIPELINE(1)
-    scratch[store.address] = store.data;
   }
 }
 

@@ -45,16 +45,6 @@ void read_hidden(const Word* scratch, uint32_t rows, uint32_t hidden, uint32_t r
   }
 }
 
-// Reads the gain of the final norm. Cycles: words.
-template <typename K>
-void read_gain(const Word* model, uint32_t gain, uint32_t hidden, Stream<Word>& gains) {
-  for (uint32_t w = 0; w < float_words(hidden); ++w) {
-    HLS_TRIPS(1, float_words(K::hidden))
-    HLS_PIPELINE(1)
-    gains.write(model[gain + w]);
-  }
-}
-
 // The final norm of the rows that ask for it.
 //   MaxSize  largest size
 // Cycles: those of normalize_row per row.

@@ -34,12 +34,13 @@ void write_pages(const PageArenas<K::kv_streams> arenas, uint32_t port, const St
   }
 }
 
+constexpr uint32_t kBlockReaders = 3;  // scores, softmax, values
+
 // Rows of one sequence that pass over its pages together. `last` alone ends the stream.
 template <uint32_t MaxRows>
 struct QueryBlock {
   bool last;
   uint32_t rows;
-  uint32_t first_row;
   uint32_t tokens;  // of the longest row: its position + 1
   uint32_t position[MaxRows];
 };
@@ -61,7 +62,7 @@ struct PageRequest {
 // Cycles: one per page and pass.
 template <typename K, typename Blocks, typename Requests>
 void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo info, uint32_t layer,
-                    Blocks (&blocks)[4], Requests (&requests)[K::kv_ports],
+                    Blocks (&blocks)[kBlockReaders], Requests (&requests)[K::kv_ports],
                     Stream<PageRequest>& order) {
   typedef QueryBlock<K::attention_rows> Block;
   const KvLayout layout = info.kv();
@@ -69,7 +70,6 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
   while (row < launch.rows) {
     HLS_TRIPS(1, K::rows)
     Block block = {};
-    block.first_row = row;
     uint32_t sequence = 0;
     bool same = true;
     for (uint32_t i = 0; i < K::attention_rows; ++i) {
@@ -83,7 +83,7 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
       ++block.rows;
       ++row;
     }
-    for (uint32_t reader = 0; reader < 4; ++reader) {
+    for (uint32_t reader = 0; reader < kBlockReaders; ++reader) {
       HLS_UNROLL
       blocks[reader].write(block);
     }
@@ -114,9 +114,9 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
       }
     }
   }
-  const Block no_block = {true, 0, 0, 0, {}};
+  const Block no_block = {true, 0, 0, {}};
   const PageRequest no_page = {true, false, 0, 0, 0, 0};
-  for (uint32_t reader = 0; reader < 4; ++reader) {
+  for (uint32_t reader = 0; reader < kBlockReaders; ++reader) {
     HLS_UNROLL
     blocks[reader].write(no_block);
   }

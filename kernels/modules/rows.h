@@ -47,27 +47,14 @@ void list_rows(const Word* desc, const LaunchInfo launch, uint32_t flags, bool p
   }
 }
 
-// Reads what a linear stage needs of scratch: its input rows, then the words that its output tiles
-// are added to, in the order in which the tiles come.
+// Reads the words that output tiles are added to, in the order in which the tiles come.
 //   K     shape
-// Cycles: rows * words of a row, then two per tile and row.
+// Cycles: two per tile and row.
 template <typename K>
-void read_scratch(const Word* scratch, const Stage stage, Stream<RowInfo>& rows,
-                  Stream<Word>& inputs, Stream<Word>& residuals) {
-  const uint32_t input_words = float_words(stage.inputs);
-  for (uint32_t i = 0; i < stage.rows; ++i) {
-    HLS_TRIPS(1, K::rows)
-    const uint32_t at = stage.input + rows.read().row * input_words;
-    for (uint32_t w = 0; w < input_words; ++w) {
-      HLS_TRIPS(1, float_words(K::ffn))
-      HLS_PIPELINE(1)
-      inputs.write(scratch[at + w]);
-    }
-  }
-  if (!stage.residual_added()) return;
+inline void read_residuals(const Word* scratch, const Stage& stage, Stream<Word>& residuals) {
   const uint32_t words = stage.result_words();
   TileOrder at = TileOrder::first();
-  for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) {
+  for (uint32_t i = 0; stage.residual_added() && i < stage.tiles * stage.rows; ++i) {
     HLS_TRIPS(1, row_tiles(K::hidden) * K::rows)
     for (uint32_t w = 2 * at.tile; w < 2 * at.tile + 2 && w < words; ++w) {
       HLS_PIPELINE(1)
@@ -75,6 +62,37 @@ void read_scratch(const Word* scratch, const Stage stage, Stream<RowInfo>& rows,
     }
     at.advance<K::weight_ports>(stage);
   }
+}
+
+// Reads what a stage needs of scratch: its input rows, as listed, then its residuals.
+//   K     shape
+// Cycles: words.
+template <typename K>
+void read_listed(const Word* scratch, const Stage stage, Stream<RowInfo>& rows,
+                 Stream<Word>& inputs, Stream<Word>& residuals) {
+  const uint32_t words = float_words(stage.inputs);
+  for (uint32_t i = 0; i < stage.rows; ++i) {
+    HLS_TRIPS(1, K::rows)
+    const uint32_t at = stage.input + rows.read().row * words;
+    for (uint32_t w = 0; w < words; ++w) {
+      HLS_TRIPS(1, float_words(K::ffn))
+      HLS_PIPELINE(1)
+      inputs.write(scratch[at + w]);
+    }
+  }
+  read_residuals<K>(scratch, stage, residuals);
+}
+
+// The same for all rows of the launch.
+template <typename K>
+void read_all(const Word* scratch, const Stage stage, Stream<Word>& inputs,
+              Stream<Word>& residuals) {
+  for (uint32_t w = 0; w < stage.rows * float_words(stage.inputs); ++w) {
+    HLS_TRIPS(1, K::rows * float_words(K::ffn))
+    HLS_PIPELINE(1)
+    inputs.write(scratch[stage.input + w]);
+  }
+  read_residuals<K>(scratch, stage, residuals);
 }
 
 // Reads a stage's constants: the gain of its norm, then, for q, k, v, the gains of the head norms
@@ -155,19 +173,44 @@ void route_tiles(const Stage stage, Stream<TileValues>& tiles, Stream<TileValues
   }
 }
 
-// The writer of scratch: takes stores from the module of the stage's kind until their end.
-// Cycles: one per word.
-inline void write_scratch(Word* scratch, const Stage stage, Stream<Store>& queries,
-                          Stream<Store>& sums, Stream<Store>& gates, Stream<Store>& logits) {
+// Reads `words` words of scratch from `from` on, and writes as many. Cycles: one per word.
+inline void read_words(const Word* scratch, uint32_t from, uint32_t words, Stream<Word>& out) {
+  for (uint32_t w = 0; w < words; ++w) {
+    HLS_TRIPS(1, 1 << 20)
+    HLS_PIPELINE(1)
+    out.write(scratch[from + w]);
+  }
+}
+inline void write_words(Word* scratch, uint32_t to, uint32_t words, Stream<Word>& in) {
+  for (uint32_t w = 0; w < words; ++w) {
+    HLS_TRIPS(1, 1 << 20)
+    HLS_PIPELINE(1)
+    scratch[to + w] = in.read();
+  }
+}
+
+// Writes stores until their end. Cycles: one per word.
+inline void write_stores(Word* scratch, Stream<Store>& stores) {
+  for (Store store = stores.read(); !store.last; store = stores.read()) {
+    HLS_TRIPS(1, 1 << 20)
+    HLS_PIPELINE(1)
+    scratch[store.address] = store.data;
+  }
+}
+
+// The stores of the module that handles the stage's kind. Cycles: one per word.
+inline void merge_stores(const Stage stage, Stream<Store>& queries, Stream<Store>& sums,
+                         Stream<Store>& gates, Stream<Store>& logits, Stream<Store>& out) {
   bool last = false;
   while (!last) {
+    HLS_TRIPS(1, 1 << 20)
     HLS_PIPELINE(1)
     const Store store = stage.kind == kQkv       ? queries.read()
                         : stage.residual_added() ? sums.read()
                         : stage.kind == kGateUp  ? gates.read()
                                                  : logits.read();
+    out.write(store);
     last = store.last;
-    if (!last) scratch[store.address] = store.data;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "kernels/contract/numerics.h"
 #include "kernels/hls/simulation.h"
 #include "kernels/tests/test_shapes.h"
 

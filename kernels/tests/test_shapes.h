@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kernels/tests/random_case.h"
-#include "kernels/tops/csim.h"
 
 namespace flexllm::kernels {
 

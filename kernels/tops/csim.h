@@ -18,9 +18,10 @@ uint32_t run_decode(const twin::Buffers& buffers);
 
 inline Word* words_of(const twin::Span& span) { return reinterpret_cast<Word*>(span.data); }
 
-// One launch of a kernel with the shape and the arrays of run_launch.
-template <typename K, typename AttentionArray, typename FeedForwardArray>
+// One launch of the kernel with a composition (decode.h, prefill.h).
+template <typename Composition>
 uint32_t run(const twin::Buffers& buffers) {
+  typedef typename Composition::Shape K;
   const twin::FlushDenormals float_mode;
   Word* const result = words_of(buffers.result);
   if (buffers.weights.size() != K::weight_streams || buffers.kv.size() != K::kv_streams) {
@@ -31,9 +32,8 @@ uint32_t run(const twin::Buffers& buffers) {
   for (uint32_t i = 0; i < K::weight_streams; ++i) weights.at[i] = words_of(buffers.weights[i]);
   PageArenas<K::kv_streams> pages;
   for (uint32_t i = 0; i < K::kv_streams; ++i) pages.at[i] = words_of(buffers.kv[i]);
-  return run_launch<K, AttentionArray, FeedForwardArray>(words_of(buffers.desc),
-                                                         words_of(buffers.model), result,
-                                                         words_of(buffers.scratch), weights, pages);
+  return run_launch<Composition>(words_of(buffers.desc), words_of(buffers.model), result,
+                                 words_of(buffers.scratch), weights, pages);
 }
 
 }  // namespace flexllm::kernels::csim

@@ -1,9 +1,11 @@
-// A whole launch: the layer loop and the outputs, over the regions of regions.h. The tops choose
-// the shape and which array multiplies which matrix.
+// A whole launch: what both kernels do around the stages of their layers. Which regions run these,
+// on which arrays, is the kernel's composition: decode.h, prefill.h.
 #pragma once
 
+#include "kernels/tops/attention.h"
 #include "kernels/tops/launch.h"
-#include "kernels/tops/regions.h"
+#include "kernels/tops/linear.h"
+#include "kernels/tops/outputs.h"
 
 namespace flexllm {
 namespace kernels {
@@ -100,15 +102,13 @@ inline Stage logits_stage(const LaunchInfo& launch, const ModelInfo& info, const
 }
 
 // Runs the launch in `desc`; returns its launch_status, which is also in the completion record.
-//   K                      shape
-//   AttentionArray         multiplies qkv and o
-//   FeedForwardArray       multiplies gate_up, down and lm_head
-// With one type for both, one array serves all matrices in turn (decode); with two, each part of a
-// layer has its own (prefill).
-template <typename K, typename AttentionArray, typename FeedForwardArray>
+//   Composition  Shape; and run(), which takes the rows at residual[0] through the layers, back to
+//                residual[0], and their logits to scratch if any row wants them
+template <typename Composition>
 uint32_t run_launch(const Word* desc, const Word* model, Word* result, Word* scratch,
-                    const Arenas<K::weight_streams> weights,
-                    const PageArenas<K::kv_streams> pages) {
+                    const Arenas<Composition::Shape::weight_streams> weights,
+                    const PageArenas<Composition::Shape::kv_streams> pages) {
+  typedef typename Composition::Shape K;
   LaunchInfo launch;
   ModelInfo info;
   const uint32_t status = read_launch<K>(desc, model, launch, info);
@@ -116,27 +116,12 @@ uint32_t run_launch(const Word* desc, const Word* model, Word* result, Word* scr
     complete(result, launch.id, status, 0);
     return status;
   }
-  const WorkSpace space = work_space(launch, info);
-  copy_inputs<K>(desc, launch, info.hidden, scratch, space.residual[0]);
-  for (uint32_t layer = launch.layer_begin; launch.rows > 0 && layer < launch.layer_end; ++layer) {
-    HLS_TRIPS(1, 32)
-    const Word record = model[info.layer_table + layer];
-    run_linear<K, AttentionArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                  layer_stage(kQkv, record, layer, launch, info, space));
-    run_attention<K>(desc, scratch, scratch, pages, launch, info, layer, space.queries,
-                     space.attention);
-    run_linear<K, AttentionArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                  layer_stage(kOutput, record, layer, launch, info, space));
-    run_linear<K, FeedForwardArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                    layer_stage(kGateUp, record, layer, launch, info, space));
-    run_linear<K, FeedForwardArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                    layer_stage(kDown, record, layer, launch, info, space));
-  }
-  run_hidden_outputs<K>(desc, model, scratch, result, launch, info, space.residual[0]);
-  if (launch.logits_rows > 0) {
-    run_linear<K, FeedForwardArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                    logits_stage(launch, info, space));
-    run_row_results<K>(desc, scratch, result, launch, info);
+  if (launch.rows > 0) {
+    const WorkSpace space = work_space(launch, info);
+    copy_inputs<K>(desc, launch, info.hidden, scratch, space.residual[0]);
+    Composition::run(desc, model, scratch, weights, pages, launch, info, space);
+    run_hidden_outputs<K>(desc, model, scratch, result, launch, info, space.residual[0]);
+    if (launch.logits_rows > 0) run_row_results<K>(desc, scratch, result, launch, info);
   }
   complete(result, launch.id, launch_status::ok, launch.rows);
   return launch_status::ok;

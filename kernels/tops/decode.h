@@ -1,0 +1,41 @@
+// The decode kernel: temporal reuse. One linear region with one array per weight port (BP ports of
+// WP weights) serves all matrices of all layers and lm_head in turn; one attention region between
+// q, k, v and o. One pass over the weights serves the batch.
+#pragma once
+
+#include "kernels/tops/kernel.h"
+
+namespace flexllm {
+namespace kernels {
+
+//   K     shape
+//   A     array
+template <typename K, typename A>
+struct DecodeComposition {
+  typedef K Shape;
+
+  static void run(const Word* desc, const Word* model, Word* scratch,
+                  const Arenas<K::weight_streams> weights, const PageArenas<K::kv_streams> pages,
+                  const LaunchInfo launch, const ModelInfo info, const WorkSpace space) {
+    constexpr uint32_t kStages = 4;
+    const uint32_t layers = launch.layer_end - launch.layer_begin;
+    const uint32_t steps = kStages * layers + (launch.logits_rows > 0 ? 1 : 0);
+    for (uint32_t step = 0; step < steps; ++step) {
+      HLS_TRIPS(1, kStages * 32 + 1)
+      const uint32_t layer = launch.layer_begin + step / kStages;
+      Stage stage = logits_stage(launch, info, space);
+      if (step < kStages * layers) {
+        const StageKind kind = static_cast<StageKind>(step % kStages);
+        stage = layer_stage(kind, model[info.layer_table + layer], layer, launch, info, space);
+      }
+      if (stage.kind == kOutput) {
+        run_attention<K>(desc, scratch, scratch, pages, launch, info, layer, space.queries,
+                         space.attention);
+      }
+      run_linear<K, A>(desc, model, scratch, scratch, weights, pages, launch, info, stage);
+    }
+  }
+};
+
+}  // namespace kernels
+}  // namespace flexllm

@@ -1,0 +1,158 @@
+// The linear layers as dataflow regions.
+#pragma once
+
+#include "kernels/modules/activations.h"
+#include "kernels/modules/dequantize.h"
+#include "kernels/modules/hadamard.h"
+#include "kernels/modules/heads.h"
+#include "kernels/modules/norm.h"
+#include "kernels/modules/pages.h"
+#include "kernels/modules/plane_array.h"
+#include "kernels/modules/quantize.h"
+#include "kernels/modules/rows.h"
+#include "kernels/modules/stores.h"
+#include "kernels/modules/weights.h"
+
+namespace flexllm {
+namespace kernels {
+
+constexpr uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+// The most inputs that a matrix of the stages can have, in whole groups.
+template <typename K>
+struct LinearLimits {
+  static constexpr uint32_t inputs =
+      divide_up(larger(larger(K::hidden, K::ffn), K::heads* K::head_dim), kGroupInputs) *
+      kGroupInputs;
+  // Of the largest tile: multipliers and two planes.
+  static constexpr uint32_t tile_words =
+      divide_up(inputs / kGroupInputs, 2) + 2 * (inputs / kInputsPerWord);
+};
+
+// A port's weights on their way to its array: straight, or kept and replayed where a launch may
+// have more rows than one block.
+template <typename K, bool Replayed>
+struct TilePath {
+  static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+    replay_tiles<K, LinearLimits<K>::tile_words>(port, stage, in, out);
+  }
+};
+template <typename K>
+struct TilePath<K, false> {
+  static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+    forward_tiles<K>(port, stage, in, out);
+  }
+};
+
+// A matrix times rows of floats: quantised rows stay on chip, weights pass by once, and one array
+// per port multiplies them. Tiles leave in TileOrder.
+//   K     shape
+//   A     array
+template <typename K, typename A>
+void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage, Stream<Word>& rows,
+                     Stream<TileValues>& tiles) {
+  constexpr uint32_t kInputs = LinearLimits<K>::inputs;
+  HLS_DATAFLOW("multiply_matrix");
+  Fifo<Word, 32> quantized("quantized");
+  Fifo<AsymmetricScale, 4> scales("scales");
+  Fifo<Word, 64> activations[K::weight_ports];
+  Fifo<Word, 8> parameters[K::weight_ports];
+  Fifo<Word, 64> loaded[K::weight_ports];
+  Fifo<Word, 16> words[K::weight_ports];
+  Fifo<TileSums, 4> sums[K::weight_ports];
+  name_streams(activations, "activations");
+  name_streams(parameters, "parameters");
+  name_streams(loaded, "loaded");
+  name_streams(words, "words");
+  name_streams(sums, "sums");
+
+  HLS_TASK(quantize_rows<kInputs>(stage.rows, stage.inputs,
+                                  Precision::decode(stage.precision).levels(), rows, scales,
+                                  quantized));
+  HLS_TASK(feed_activations<K, kInputs>(stage, quantized, activations));
+  for (uint32_t port = 0; port < K::weight_ports; ++port) {
+    HLS_UNROLL
+    HLS_TASK_AT(port, load_tiles<K>(weights, port, stage, parameters[port], loaded[port]));
+    HLS_TASK_AT(port,
+                TilePath<K, (K::rows > kBlockRows)>::run(port, stage, loaded[port], words[port]));
+    HLS_TASK_AT(port, multiply_tiles<K, A, kInputs>(port, stage, words[port], activations[port],
+                                                    sums[port]));
+  }
+  HLS_TASK(dequantize<K>(stage, parameters, sums, scales, tiles));
+  HLS_DATAFLOW_END();
+}
+
+// Any matrix of a layer, or lm_head, on the rows that take part: what comes before and behind it is
+// chosen at run time, so that one array serves them all in turn. Scratch to scratch; k and v to
+// their pages.
+//   K     shape
+//   A     array
+template <typename K, typename A>
+void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Word* scratch_out,
+                const Arenas<K::weight_streams> weights, const PageArenas<K::kv_streams> pages,
+                const LaunchInfo launch, const ModelInfo info, const Stage stage) {
+  constexpr uint32_t kInputs = LinearLimits<K>::inputs;
+  HLS_DATAFLOW("run_linear");
+  Fifo<RowInfo, 4> rows_in("rows_in");
+  Fifo<RowInfo, 4> rows_constants("rows_constants");
+  Fifo<RowInfo, 4> rows_out("rows_out");
+  Fifo<RowInfo, 4> rows_kv("rows_kv");
+  Fifo<RowInfo, 4> rows_logits("rows_logits");
+  Fifo<Word, 32> inputs("inputs");
+  Fifo<Word, 32> residuals("residuals");
+  Fifo<Word, 4> gains("gains");
+  Fifo<Word, 4> head_gains("head_gains");
+  Fifo<Word, 4> rope("rope");
+  Fifo<Word, 32> normalized("normalized");
+  Fifo<Word, 32> transformed("transformed");
+  Fifo<TileValues, 8> tiles("tiles");
+  Fifo<TileValues, 4> head_tiles("head_tiles");
+  Fifo<TileValues, 4> sum_tiles("sum_tiles");
+  Fifo<TileValues, 4> gate_tiles("gate_tiles");
+  Fifo<TileValues, 4> logit_tiles("logit_tiles");
+  Fifo<HeadTag, 4> head_tags("head_tags");
+  Fifo<Word, 16> head_words("head_words");
+  Fifo<HeadTag, 4> query_tags("query_tags");
+  Fifo<Word, 16> query_words("query_words");
+  Fifo<HeadTag, 4> kv_tags("kv_tags");
+  Fifo<Word, 16> kv_words("kv_words");
+  Fifo<PageStore, 8> page_stores[K::kv_ports];
+  Fifo<Store, 8> query_stores("query_stores");
+  Fifo<Store, 8> sum_stores("sum_stores");
+  Fifo<Store, 8> gate_stores("gate_stores");
+  Fifo<Store, 8> logit_stores("logit_stores");
+  Fifo<Store, 8> stores("stores");
+  name_streams(page_stores, "page_stores");
+
+  const uint32_t listed = stage.kind == kLmHead ? row_flag::needs_logits : 0u;
+  const uint32_t block = stage.kind == kDown ? info.hadamard_block : 0u;
+  HLS_TASK(
+      list_rows<K>(desc, launch, listed, stage.kind == kQkv, rows_in, rows_constants, rows_out));
+  HLS_TASK(read_constants<K>(model, stage, info, rows_constants, gains, head_gains, rope));
+  HLS_TASK(read_listed<K>(scratch_in, stage, rows_in, inputs, residuals));
+  HLS_TASK(normalize<kInputs>(stage.rows, stage.inputs, stage.normalized(), info.rms_eps, gains,
+                              inputs, normalized));
+  HLS_TASK(transform_blocks<kMaxHadamardBlock>(stage.rows, stage.inputs, block, info.hadamard_scale,
+                                               normalized, transformed));
+  HLS_TASK(multiply_matrix<K, A>(weights, stage, transformed, tiles));
+  HLS_TASK(route_tiles<K>(stage, tiles, head_tiles, sum_tiles, gate_tiles, logit_tiles));
+  HLS_TASK(route_rows<K>(stage, rows_out, rows_kv, rows_logits));
+  HLS_TASK(assemble_heads<K>(stage, info.head_dim, head_tiles, head_tags, head_words));
+  HLS_TASK(rotate_heads<K>(stage, info, head_gains, rope, head_tags, head_words, query_tags,
+                           query_words, kv_tags, kv_words));
+  HLS_TASK(pack_queries<K>(stage, info, query_tags, query_words, query_stores));
+  HLS_TASK(quantize_kv<K>(stage, info, rows_kv, kv_tags, kv_words, page_stores));
+  HLS_TASK(add_residual<K>(stage, sum_tiles, residuals, sum_stores));
+  HLS_TASK(gate_with_silu<K>(stage, gate_tiles, gate_stores));
+  HLS_TASK(store_logits<K>(stage, rows_logits, logit_tiles, logit_stores));
+  HLS_TASK(merge_stores(stage, query_stores, sum_stores, gate_stores, logit_stores, stores));
+  HLS_TASK(write_stores(scratch_out, stores));
+  for (uint32_t port = 0; port < K::kv_ports; ++port) {
+    HLS_UNROLL
+    HLS_TASK_AT(port, write_pages<K>(pages, port, stage, page_stores[port]));
+  }
+  HLS_DATAFLOW_END();
+}
+
+}  // namespace kernels
+}  // namespace flexllm
