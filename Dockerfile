@@ -20,7 +20,6 @@ RUN sh scripts/container/build
 
 FROM ${BASE_IMAGE}
 ARG XRT_DEB
-# The paths are those of the build: the program knows where its emulated card and bitstreams lie.
 WORKDIR /opt/flexllm
 COPY scripts/container/ /setup/
 ADD ${XRT_DEB} /setup/
@@ -30,9 +29,14 @@ RUN apt-get update \
  && sh /setup/install-xrt \
  && mv /setup/healthcheck /usr/local/bin/flexllm-healthcheck \
  && rm -rf /setup /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --create-home --shell /usr/sbin/nologin flexllm
+ && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flexllm \
+ && install -d -o flexllm -g flexllm /var/cache/flexllm
 COPY --from=build /opt/flexllm/build/image/ /opt/flexllm/
+ENV PATH=/opt/flexllm/bin:$PATH \
+    FLEXLLM_CACHE=/var/cache/flexllm \
+    FLEXLLM_HOST=0.0.0.0
+VOLUME /var/cache/flexllm
 USER flexllm
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["flexllm-healthcheck"]
-ENTRYPOINT ["/opt/flexllm/build/release/flexllm", "serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["/opt/flexllm/bin/flexllm", "serve"]

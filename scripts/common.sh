@@ -7,6 +7,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cache=${FLEXLLM_CACHE:-${XDG_CACHE_HOME:-${HOME:-$root/build}/.cache}/flexllm}
+export FLEXLLM_CACHE=$cache  # the program keeps packed models there
 venv=$root/.venv
 python=$venv/bin/python
 logs=$root/build/logs
