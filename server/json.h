@@ -1,0 +1,23 @@
+// JSON from strangers: parsed with a limit on nesting, refused with a sentence and a place. Pure
+// functions; any thread may call them.
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+
+namespace flexllm::server {
+
+inline constexpr size_t kMaxJsonDepth = 64;
+
+// Refuses what is not JSON, text that is not UTF-8 and arrays or objects nested deeper than
+// `max_depth`. The error is one sentence that says where, without quoting the text.
+tl::expected<nlohmann::json, std::string> parse_json(std::string_view text,
+                                                     size_t max_depth = kMaxJsonDepth);
+
+// Compact; never throws: bytes that are not UTF-8 become U+FFFD.
+std::string dump(const nlohmann::ordered_json& value);
+
+}  // namespace flexllm::server

@@ -1,0 +1,83 @@
+// A backend without a card, for tests of what stands above it. It keeps what was written to each
+// position of each page, and its logits are a hash of the tokens that the page table leads to: a
+// wrong page, position, batch order or a lost write changes the text. Faults and delays on order.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "server/backend.h"
+
+namespace flexllm::server::testing {
+
+// Shared between the test and the backend inside of a scheduler. Thread-safe.
+class FakeCard {
+ public:
+  // Launches and copies to come that fail, by how many succeed before.
+  std::atomic<int> fail_start_after{-1};  // counts down; fails once at 0; negative: never
+  std::atomic<int> fail_wait_after{-1};
+  std::atomic<int> fail_logits_after{-1};
+  std::atomic<int> failing_recoveries{0};
+  std::atomic<int> launch_ms{0};   // how long a launch takes
+  std::atomic<bool> hold{false};   // launches do not end while this is set
+  std::atomic<int> bad_token{-1};  // a launch that has this token as a row fails, always
+
+  std::atomic<int> launches{0};
+  std::atomic<int> largest_decode{0};  // rows
+  std::atomic<int> mixed_turns{0};     // decode launches with a prefill in flight beside
+  std::atomic<int> recoveries{0};
+  std::atomic<uint32_t> pages_available{0};
+};
+
+struct FakeModel {
+  host::EngineLimits limits{.max_prefill_rows = 16,
+                            .max_batch = 4,
+                            .max_logits_rows = 4,
+                            .context_length = 256,
+                            .page_tokens = 8,
+                            .pages = 64,
+                            .layers = 1,
+                            .hidden = 8,
+                            .vocab = 300};
+  std::map<uint32_t, float> bias;  // added to the logits of these tokens
+  float other_bias = 0;            // added to those of all others
+};
+
+class FakeBackend final : public Backend {
+ public:
+  FakeBackend(FakeModel model, std::shared_ptr<FakeCard> card);
+
+  const host::EngineLimits& limits() const override { return model_.limits; }
+  host::PageAllocator& pages() override { return pages_; }
+  tl::expected<void, host::DeviceError> start(const host::Launch& launch) override;
+  tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) override;
+  tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage stage,
+                                                             uint32_t row) override;
+  tl::expected<void, host::DeviceError> recover() override;
+
+ private:
+  struct Flight {
+    bool running = false;
+    std::vector<std::vector<float>> logits;  // of each row that asked
+    std::vector<std::vector<float>> top_logits;
+    std::vector<std::vector<uint32_t>> top_ids;
+    host::LaunchResult result;
+  };
+  void check(const host::Launch& launch) const;
+  std::vector<float> logits_of(uint64_t hash) const;
+  Flight& flight(host::Stage stage) { return stage == host::Stage::decode ? decode_ : prefill_; }
+
+  const FakeModel model_;
+  const std::shared_ptr<FakeCard> card_;
+  host::PageAllocator pages_;
+  std::vector<std::vector<uint32_t>> memory_;  // [page][position in page]
+  Flight decode_;
+  Flight prefill_;
+  bool broken_ = false;  // after a fault, until recover()
+};
+
+}  // namespace flexllm::server::testing

@@ -1,0 +1,126 @@
+// A scheduler on a fake card, and what its requests answer, for tests.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "server/scheduler.h"
+#include "server/tests/chatty_model.h"
+#include "server/tests/fake_backend.h"
+#include "server/tests/fake_text.h"
+
+namespace flexllm::server::testing {
+
+// All that one request answered.
+struct Outcome {
+  std::vector<std::string> texts;  // by choice
+  std::vector<std::vector<TokenRecord>> tokens;
+  std::vector<std::optional<FinishReason>> finish;
+  std::optional<Usage> usage;
+  std::optional<ApiError> error;
+  int deltas = 0;
+
+  const std::string& text() const { return texts.at(0); }
+};
+
+class Reader {
+ public:
+  explicit Reader(std::shared_ptr<ResultQueue> queue) : queue_(std::move(queue)) {
+    queue_->on_ready([this] {
+      const std::lock_guard lock(mutex_);
+      ready_ = true;
+      changed_.notify_all();
+    });
+  }
+  ~Reader() { queue_->cancel(); }
+  void cancel() { queue_->cancel(); }
+
+  // Reads until `done` says so or the answer has ended.
+  template <class Done>
+  const Outcome& read_until(Done done) {
+    while (!outcome_.usage && !outcome_.error && !done(outcome_)) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return ready_; });
+        ready_ = false;
+      }
+      for (auto& event : queue_->take()) add(event);
+    }
+    return outcome_;
+  }
+  const Outcome& read_all() {
+    return read_until([](const Outcome&) { return false; });
+  }
+
+ private:
+  void add(Event& event) {
+    if (auto* delta = std::get_if<Delta>(&event)) {
+      ++outcome_.deltas;
+      if (outcome_.texts.size() <= delta->choice) {
+        outcome_.texts.resize(delta->choice + 1);
+        outcome_.tokens.resize(delta->choice + 1);
+        outcome_.finish.resize(delta->choice + 1);
+      }
+      EXPECT_FALSE(outcome_.finish[delta->choice]) << "a delta after the last";
+      outcome_.texts[delta->choice] += delta->text;
+      auto& tokens = outcome_.tokens[delta->choice];
+      tokens.insert(tokens.end(), delta->tokens.begin(), delta->tokens.end());
+      outcome_.finish[delta->choice] = delta->finish;
+    } else if (auto* finished = std::get_if<Finished>(&event)) {
+      outcome_.usage = finished->usage;
+    } else {
+      outcome_.error = std::get<ApiError>(event);
+    }
+  }
+
+  std::shared_ptr<ResultQueue> queue_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ready_ = false;
+  Outcome outcome_;
+};
+
+struct Bench {
+  explicit Bench(FakeModel fake = chatty_model(), SchedulerOptions options = {})
+      : model(std::move(fake)),
+        scheduler(std::make_unique<FakeBackend>(model, card), text, metrics, options) {}
+
+  GenerationRequest request(const std::string& prompt, uint32_t max_tokens = 40) const {
+    GenerationRequest request;
+    request.prompts = {text->encode(prompt, true)};
+    request.max_tokens = max_tokens;
+    request.sampling.temperature = 0;
+    request.seeded = true;
+    return request;
+  }
+  std::unique_ptr<Reader> submit(GenerationRequest request) {
+    auto queue = scheduler.submit(std::move(request));
+    EXPECT_TRUE(queue) << (queue ? "" : queue.error().message);
+    return queue ? std::make_unique<Reader>(*queue) : nullptr;
+  }
+  Outcome run(GenerationRequest request) { return submit(std::move(request))->read_all(); }
+  // Waits until the scheduler has nothing more to do; true if all pages came back.
+  bool all_pages_return() {
+    for (int i = 0; i < 2000; ++i) {
+      if (metrics->kv_pages_used == 0 && metrics->requests_running == 0 &&
+          metrics->requests_waiting == 0) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+
+  FakeModel model;
+  std::shared_ptr<FakeCard> card = std::make_shared<FakeCard>();
+  std::shared_ptr<FakeText> text = std::make_shared<FakeText>();
+  std::shared_ptr<Metrics> metrics = std::make_shared<Metrics>();
+  Scheduler scheduler;
+};
+
+}  // namespace flexllm::server::testing

@@ -1,0 +1,49 @@
+// The text side of a model: tokens to bytes and back, and its chat template. Immutable once made;
+// any thread may call any member.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <vector>
+
+namespace flexllm::server {
+
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+// A conversation as the model sees it.
+struct ChatPrompt {
+  std::string text;
+  std::vector<uint32_t> tokens;
+};
+
+class TextModel {
+ public:
+  virtual ~TextModel() = default;
+
+  virtual uint32_t vocab_size() const = 0;
+  // With the tokens that the model wants around a text if `add_special` (beginning of text).
+  // Control tokens written out in `text` become those tokens.
+  virtual std::vector<uint32_t> encode(std::string_view text, bool add_special) const = 0;
+  // Valid UTF-8; control tokens leave no text.
+  virtual std::string decode(std::span<const uint32_t> tokens) const = 0;
+  // The bytes that a token adds to a text that goes on; none for a control token.
+  virtual std::string_view token_bytes(uint32_t token) const = 0;
+  // As token_bytes(), but for a control token its name.
+  virtual std::string_view token_name(uint32_t token) const = 0;
+  // The tokens that end an answer, ascending.
+  virtual const std::vector<uint32_t>& end_tokens() const = 0;
+
+  virtual bool has_chat_template() const = 0;
+  // What the model's own template makes of the messages: a control token in a message is only
+  // text. The error is what the template objects to ("roles must alternate").
+  virtual tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
+                                                            bool add_generation_prompt) const = 0;
+};
+
+}  // namespace flexllm::server
