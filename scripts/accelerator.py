@@ -243,9 +243,8 @@ def load_ports(kernel: Node, arguments: list[str]) -> list[Port]:
             bundles = node.positive("bundles")
             if len(members) % bundles:
                 node.fail("bundles", f"{bundles} does not divide the {len(members)} arenas")
-            share = len(members) // bundles
-            ports += [Port(f"{name}{i}", bits, members[i * share:(i + 1) * share])
-                      for i in range(bundles)]
+            # Arenas rotate over the ports, as tiles do over the arenas.
+            ports += [Port(f"{name}{i}", bits, members[i::bundles]) for i in range(bundles)]
         else:
             ports.append(Port(name, bits, node.get("arguments", list)))
         node.done()

@@ -15,6 +15,9 @@
   HLS_PRAGMA(HLS array_partition variable = array complete dim = dimension)
 #define HLS_URAM(array) HLS_PRAGMA(HLS bind_storage variable = array type = ram_2p impl = uram)
 #define HLS_TRIPS(least, most) HLS_PRAGMA(HLS loop_tripcount min = least max = most)
+#define HLS_MEMORY_PORT(argument, port) \
+  HLS_PRAGMA(HLS interface m_axi port = argument bundle = port offset = slave)
+#define HLS_CONTROL_PORT HLS_PRAGMA(HLS interface s_axilite port = return )
 #elif defined(__BAMBU__)
 #define HLS_UNROLL_AHEAD _Pragma("unroll")
 #define HLS_UNROLL
@@ -23,6 +26,8 @@
 #define HLS_PARTITION(array, dimension)
 #define HLS_URAM(array)
 #define HLS_TRIPS(least, most)
+#define HLS_MEMORY_PORT(argument, port)
+#define HLS_CONTROL_PORT
 #else
 #define HLS_UNROLL_AHEAD
 #define HLS_UNROLL
@@ -31,6 +36,8 @@
 #define HLS_PARTITION(array, dimension)
 #define HLS_URAM(array)
 #define HLS_TRIPS(least, most)
+#define HLS_MEMORY_PORT(argument, port)
+#define HLS_CONTROL_PORT
 #endif
 
 // Sources that use AMD's types: both compilers, and simulations with AMD's open headers.

@@ -94,11 +94,9 @@ void StreamBase::rename(const char* name, int index) {
 void StreamBase::claim(std::atomic<const Task*>& end, const char* role) {
   const Task* owner = end.load(std::memory_order_relaxed);
   if (owner == current_task) return;
-  if (owner != nullptr) {
-    throw Error("stream '" + name_ + "' has a second " + role + ": " + name_of(current_task) +
-                " after " + name_of(owner));
-  }
-  end.store(current_task, std::memory_order_relaxed);
+  if (owner == nullptr && end.compare_exchange_strong(owner, current_task)) return;
+  throw Error("stream '" + name_ + "' has a second " + role + ": " + name_of(current_task) +
+              " after " + name_of(owner));
 }
 
 void StreamBase::wait_to_read() {

@@ -21,6 +21,17 @@ void copy_inputs(const Word* desc, const LaunchInfo launch, uint32_t hidden, Wor
   }
 }
 
+// What the hidden outputs need from the host: the gain of the final norm, then all rows.
+//   K     shape
+// Cycles: words.
+template <typename K>
+void list_hidden(const Word* desc, const Word* model, const LaunchInfo launch, const ModelInfo info,
+                 Stream<Word>& gains, Stream<RowInfo>& first, Stream<RowInfo>& second,
+                 Stream<RowInfo>& third) {
+  send_words(model, info.final_norm, float_words(info.hidden), gains);
+  list_rows<K>(desc, launch, 0, first, second, third);
+}
+
 // Reads the residual rows that are asked for: a whole row for each of residual and
 // final_norm, so that a row in the norm never waits for one beside it.
 //   K     shape

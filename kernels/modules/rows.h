@@ -30,20 +30,58 @@ inline uint32_t page_id(const Word* desc, const LaunchInfo& launch, uint32_t seq
   return get_lane(desc[word], page % kFieldsPerWord);
 }
 
-// Sends every row with a flag of `flags` (0: every row) to three readers.
+// The rows of the launch with a flag of `flags` (0: every row) to three readers.
 //   K     shape
-// Cycles: rows * (1 + a page table word).
+// Cycles: rows.
 template <typename K>
-void list_rows(const Word* desc, const LaunchInfo launch, uint32_t flags, bool pages,
-               Stream<RowInfo>& first, Stream<RowInfo>& second, Stream<RowInfo>& third) {
+void list_rows(const Word* desc, const LaunchInfo launch, uint32_t flags, Stream<RowInfo>& first,
+               Stream<RowInfo>& second, Stream<RowInfo>& third) {
   for (uint32_t row = 0; row < launch.rows; ++row) {
     HLS_TRIPS(1, K::rows)
-    RowInfo info = unpack_row(desc[launch.row_table + row], row);
+    HLS_PIPELINE(1)
+    const RowInfo info = unpack_row(desc[launch.row_table + row], row);
     if (flags != 0 && (info.flags & flags) == 0) continue;
-    if (pages) info.page = page_id(desc, launch, info.sequence, info.position / kPageTokens);
     first.write(info);
     second.write(info);
     third.write(info);
+  }
+}
+
+// Sends `words` words of a buffer. Cycles: one per word.
+inline void send_words(const Word* buffer, uint32_t from, uint32_t words, Stream<Word>& out) {
+  for (uint32_t w = 0; w < words; ++w) {
+    HLS_TRIPS(1, 1 << 20)
+    HLS_PIPELINE(1)
+    out.write(buffer[from + w]);
+  }
+}
+
+// What a linear stage needs from the host, in the order in which it is wanted: the gain of its
+// norm; for q, k, v the gains of the head norms; then the rows that take part, for q, k, v each
+// with the page that its position lies in and its RoPE row. Descriptor and model share a port, so
+// one task reads both.
+//   K     shape
+// Cycles: words.
+template <typename K>
+void list_stage(const Word* desc, const Word* model, const LaunchInfo launch, const ModelInfo info,
+                const Stage stage, Stream<RowInfo>& first, Stream<RowInfo>& second,
+                Stream<Word>& gains, Stream<Word>& head_gains, Stream<Word>& rope) {
+  const uint32_t head_words = float_words(info.head_dim);
+  const bool heads = stage.kind == kQkv;
+  const uint32_t flags = stage.kind == kLmHead ? row_flag::needs_logits : 0u;
+  if (stage.normalized()) send_words(model, stage.gain, float_words(stage.inputs), gains);
+  if (heads && stage.q_norm != 0) send_words(model, stage.q_norm, head_words, head_gains);
+  if (heads && stage.k_norm != 0) send_words(model, stage.k_norm, head_words, head_gains);
+  for (uint32_t row = 0; row < launch.rows; ++row) {
+    HLS_TRIPS(1, K::rows)
+    RowInfo listed = unpack_row(desc[launch.row_table + row], row);
+    if (flags != 0 && (listed.flags & flags) == 0) continue;
+    if (heads) {
+      listed.page = page_id(desc, launch, listed.sequence, listed.position / kPageTokens);
+    }
+    first.write(listed);
+    second.write(listed);
+    if (heads) send_words(model, info.rope + listed.position * head_words, head_words, rope);
   }
 }
 
@@ -95,43 +133,6 @@ void read_all(const Word* scratch, const Stage stage, Stream<Word>& inputs,
   read_residuals<K>(scratch, stage, residuals);
 }
 
-// Reads a stage's constants: the gain of its norm, then, for q, k, v, the gains of the head norms
-// and the RoPE row of each row.
-//   K     shape
-// Cycles: words read.
-template <typename K>
-void read_constants(const Word* model, const Stage stage, const ModelInfo info,
-                    Stream<RowInfo>& rows, Stream<Word>& gains, Stream<Word>& head_gains,
-                    Stream<Word>& rope) {
-  if (stage.normalized()) {
-    for (uint32_t w = 0; w < float_words(stage.inputs); ++w) {
-      HLS_TRIPS(1, float_words(K::hidden))
-      HLS_PIPELINE(1)
-      gains.write(model[stage.gain + w]);
-    }
-  }
-  const uint32_t head_words = float_words(info.head_dim);
-  if (stage.kind == kQkv) {
-    for (uint32_t norm = 0; norm < 2; ++norm) {
-      const uint32_t at = norm == 0 ? stage.q_norm : stage.k_norm;
-      for (uint32_t w = 0; at != 0 && w < head_words; ++w) {
-        HLS_TRIPS(1, float_words(K::head_dim))
-        HLS_PIPELINE(1)
-        head_gains.write(model[at + w]);
-      }
-    }
-  }
-  for (uint32_t i = 0; i < stage.rows; ++i) {
-    HLS_TRIPS(1, K::rows)
-    const uint32_t at = info.rope + rows.read().position * head_words;
-    for (uint32_t w = 0; stage.kind == kQkv && w < head_words; ++w) {
-      HLS_TRIPS(1, float_words(K::head_dim))
-      HLS_PIPELINE(1)
-      rope.write(model[at + w]);
-    }
-  }
-}
-
 // Sends the listed rows to the module that stores the stage's outputs by them, if it has one.
 // Cycles: one per row.
 template <typename K>
@@ -173,19 +174,12 @@ void route_tiles(const Stage stage, Stream<TileValues>& tiles, Stream<TileValues
   }
 }
 
-// Reads `words` words of scratch from `from` on, and writes as many. Cycles: one per word.
-inline void read_words(const Word* scratch, uint32_t from, uint32_t words, Stream<Word>& out) {
+// Writes `words` words of a buffer. Cycles: one per word.
+inline void write_words(Word* buffer, uint32_t to, uint32_t words, Stream<Word>& in) {
   for (uint32_t w = 0; w < words; ++w) {
     HLS_TRIPS(1, 1 << 20)
     HLS_PIPELINE(1)
-    out.write(scratch[from + w]);
-  }
-}
-inline void write_words(Word* scratch, uint32_t to, uint32_t words, Stream<Word>& in) {
-  for (uint32_t w = 0; w < words; ++w) {
-    HLS_TRIPS(1, 1 << 20)
-    HLS_PIPELINE(1)
-    scratch[to + w] = in.read();
+    buffer[to + w] = in.read();
   }
 }
 

@@ -1,49 +1,20 @@
 // The C simulation of whole launches against the fast twin: every byte of result, logits and pages.
 #include <gtest/gtest.h>
 
-#include <cstring>
-
-#include "kernels/contract/numerics.h"
 #include "kernels/hls/simulation.h"
+#include "kernels/tests/compare.h"
 #include "kernels/tests/test_shapes.h"
 
 namespace flexllm::kernels {
 namespace {
 
-void expect_equal(const CardBuffer& expected, const CardBuffer& actual, size_t words,
-                  const char* what) {
-  for (size_t w = 0; w < words; ++w) {
-    for (uint32_t f = 0; f < kFieldsPerWord; ++f) {
-      ASSERT_EQ(expected[w].field[f], actual[w].field[f])
-          << what << ", word " << w << ", field " << f << ": " << float_of(expected[w].field[f])
-          << " and " << float_of(actual[w].field[f]);
-    }
-  }
-}
-
-// Runs both on copies of `given` and compares everything but the kernel's own work space.
 template <typename K>
-void compare(const Case& given, uint32_t (*simulate)(const twin::Buffers&)) {
-  Case by_twin = given;
-  Case by_simulation = given;
-  const uint32_t status = twin::run(by_twin.buffers(), twin_maxima<K>());
-  ASSERT_EQ(status, simulate(by_simulation.buffers()));
-  ASSERT_EQ(status, launch_status::ok);
-  expect_equal(by_twin.result, by_simulation.result, by_twin.result.size(), "result");
-  for (size_t i = 0; i < by_twin.kv.size(); ++i) {
-    expect_equal(by_twin.kv[i], by_simulation.kv[i], by_twin.kv[i].size(), "pages");
-  }
-  const uint32_t work = fields_at(by_twin.desc, 0)[launch_field::work];
-  expect_equal(by_twin.scratch, by_simulation.scratch, work, "logits");
-}
-
-template <typename K>
-void compare_random(uint32_t first_seed, uint32_t cases, uint32_t sequences,
-                    uint32_t (*simulate)(const twin::Buffers&)) {
+void compare_random(uint32_t first_seed, uint32_t cases, uint32_t sequences, Kernel simulate) {
   for (uint32_t seed = first_seed; seed < first_seed + cases; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    compare<K>(random_case(seed, case_limits<K>(sequences), K::weight_streams, K::kv_streams),
-               simulate);
+    compare_with_twin(
+        random_case(seed, case_limits<K>(sequences), K::weight_streams, K::kv_streams),
+        twin_maxima<K>(), simulate);
     if (::testing::Test::HasFatalFailure()) return;
   }
 }
@@ -64,6 +35,73 @@ TEST(Launch, DecodeEqualsTwinInSequentialMode) {
 TEST(Launch, PrefillEqualsTwinInSequentialMode) {
   const simulation::Scope scope({.mode = simulation::Mode::sequential});
   compare_random<SmallPrefill>(3001, 120, 4, run_small_prefill);
+}
+
+// One thing wrong with a launch, and what both must say.
+struct Mistake {
+  const char* what;
+  uint32_t status;
+  void (*make)(Case&);
+};
+
+uint32_t* row_of(Case& c, uint32_t row) {
+  return fields_at(c.desc, fields_at(c.desc, 0)[launch_field::row_table] + row);
+}
+
+constexpr Mistake kMistakes[] = {
+    {"launch magic", launch_status::bad_magic, [](Case& c) { ++fields_at(c.desc, 0)[0]; }},
+    {"model magic", launch_status::bad_magic, [](Case& c) { ++fields_at(c.model, 0)[0]; }},
+    {"launch version", launch_status::bad_version, [](Case& c) { ++fields_at(c.desc, 0)[1]; }},
+    {"model version", launch_status::bad_version, [](Case& c) { ++fields_at(c.model, 0)[1]; }},
+    {"head_dim", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.model, 0)[model_field::head_dim] = 12; }},
+    {"hidden", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.model, 0)[model_field::hidden] = 132; }},
+    {"heads", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.model, 0)[model_field::heads] = 0; }},
+    {"probability bits", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.model, 0)[model_field::probability_bits] = 12; }},
+    {"hadamard block", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.model, 0)[model_field::hadamard_block] = 24; }},
+    {"weight streams", launch_status::beyond_maxima,
+     [](Case& c) { ++fields_at(c.model, 0)[model_field::weight_streams]; }},
+    {"KV streams", launch_status::beyond_maxima,
+     [](Case& c) { ++fields_at(c.desc, 0)[launch_field::kv_streams]; }},
+    {"rows", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.desc, 0)[launch_field::rows] = 1000; }},
+    {"sequences", launch_status::beyond_maxima,
+     [](Case& c) { fields_at(c.desc, 0)[launch_field::sequences] = 1000; }},
+    {"layers", launch_status::bad_layers,
+     [](Case& c) { fields_at(c.desc, 0)[launch_field::layer_end] = 100; }},
+    {"sequence of a row", launch_status::bad_row,
+     [](Case& c) { row_of(c, 0)[row_field::sequence] = 1000; }},
+    {"position of a row", launch_status::bad_row,
+     [](Case& c) { row_of(c, 0)[row_field::position] = 160; }},
+    {"page", launch_status::bad_page,
+     [](Case& c) { fields_at(c.desc, 0)[launch_field::kv_pages] = 0; }},
+};
+
+TEST(Launch, MistakesAreRefusedAlikeAndWriteNothing) {
+  const uint32_t seeds[] = {7, 1007};
+  for (const uint32_t seed : seeds) {
+    const bool decode = seed == 7;
+    Case given = decode ? random_case(seed, case_limits<SmallDecode>(4), 4, 2)
+                        : random_case(seed, case_limits<SmallPrefill>(4), 6, 4);
+    for (const Mistake& mistake : kMistakes) {
+      SCOPED_TRACE(mistake.what);
+      Case wrong = given;
+      mistake.make(wrong);
+      compare_with_twin(wrong, decode ? twin_maxima<SmallDecode>() : twin_maxima<SmallPrefill>(),
+                        decode ? run_small_decode : run_small_prefill, mistake.status);
+    }
+  }
+}
+
+TEST(Launch, TakesNoRows) {
+  Case given = random_case(11, case_limits<SmallDecode>(4), 4, 2);
+  fields_at(given.desc, 0)[launch_field::rows] = 0;
+  fields_at(given.desc, 0)[launch_field::sequences] = 0;
+  compare_with_twin(given, twin_maxima<SmallDecode>(), run_small_decode);
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ void run_attention(const Word* desc, const Word* scratch_in, Word* scratch_out,
   Fifo<Word, 64> queries("queries");
   Fifo<Word, 64> outputs("outputs");
   const uint32_t words = launch.rows * float_words(info.attention());
-  HLS_TASK(read_words(scratch_in, from, words, queries));
+  HLS_TASK(send_words(scratch_in, from, words, queries));
   HLS_TASK(attend<K>(desc, pages, launch, info, layer, queries, outputs));
   HLS_TASK(write_words(scratch_out, to, words, outputs));
   HLS_DATAFLOW_END();

@@ -12,28 +12,40 @@
 
 namespace flexllm::kernels::csim {
 
-// The kernels of the accelerator that this tree is configured for. Return the launch_status.
+// The kernels of the accelerator that the library was made for: calls of their top functions.
+// Return the launch_status.
 uint32_t run_prefill(const twin::Buffers& buffers);
 uint32_t run_decode(const twin::Buffers& buffers);
 
 inline Word* words_of(const twin::Span& span) { return reinterpret_cast<Word*>(span.data); }
 
+inline bool has_arenas(const twin::Buffers& buffers, size_t weights, size_t kv) {
+  return buffers.weights.size() == weights && buffers.kv.size() == kv;
+}
+
+// Refuses a launch that has another number of arenas than the kernel has arguments.
+inline uint32_t refuse(const twin::Buffers& buffers) {
+  complete(words_of(buffers.result), 0, launch_status::beyond_maxima, 0);
+  return launch_status::beyond_maxima;
+}
+
+inline uint32_t status_of(const twin::Buffers& buffers) {
+  return get_lane(*words_of(buffers.result), completion_field::status);
+}
+
 // One launch of the kernel with a composition (decode.h, prefill.h).
 template <typename Composition>
 uint32_t run(const twin::Buffers& buffers) {
   typedef typename Composition::Shape K;
+  if (!has_arenas(buffers, K::weight_streams, K::kv_streams)) return refuse(buffers);
   const twin::FlushDenormals float_mode;
-  Word* const result = words_of(buffers.result);
-  if (buffers.weights.size() != K::weight_streams || buffers.kv.size() != K::kv_streams) {
-    complete(result, 0, launch_status::beyond_maxima, 0);
-    return launch_status::beyond_maxima;
-  }
   Arenas<K::weight_streams> weights;
   for (uint32_t i = 0; i < K::weight_streams; ++i) weights.at[i] = words_of(buffers.weights[i]);
   PageArenas<K::kv_streams> pages;
   for (uint32_t i = 0; i < K::kv_streams; ++i) pages.at[i] = words_of(buffers.kv[i]);
-  return run_launch<Composition>(words_of(buffers.desc), words_of(buffers.model), result,
-                                 words_of(buffers.scratch), weights, pages);
+  return run_launch<Composition>(words_of(buffers.desc), words_of(buffers.model),
+                                 words_of(buffers.result), words_of(buffers.scratch), weights,
+                                 pages);
 }
 
 }  // namespace flexllm::kernels::csim

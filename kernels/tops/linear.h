@@ -94,7 +94,6 @@ void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Wor
   constexpr uint32_t kInputs = LinearLimits<K>::inputs;
   HLS_DATAFLOW("run_linear");
   Fifo<RowInfo, 4> rows_in("rows_in");
-  Fifo<RowInfo, 4> rows_constants("rows_constants");
   Fifo<RowInfo, 4> rows_out("rows_out");
   Fifo<RowInfo, 4> rows_kv("rows_kv");
   Fifo<RowInfo, 4> rows_logits("rows_logits");
@@ -124,11 +123,9 @@ void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Wor
   Fifo<Store, 8> stores("stores");
   name_streams(page_stores, "page_stores");
 
-  const uint32_t listed = stage.kind == kLmHead ? row_flag::needs_logits : 0u;
   const uint32_t block = stage.kind == kDown ? info.hadamard_block : 0u;
   HLS_TASK(
-      list_rows<K>(desc, launch, listed, stage.kind == kQkv, rows_in, rows_constants, rows_out));
-  HLS_TASK(read_constants<K>(model, stage, info, rows_constants, gains, head_gains, rope));
+      list_stage<K>(desc, model, launch, info, stage, rows_in, rows_out, gains, head_gains, rope));
   HLS_TASK(read_listed<K>(scratch_in, stage, rows_in, inputs, residuals));
   HLS_TASK(normalize<kInputs>(stage.rows, stage.inputs, stage.normalized(), info.rms_eps, gains,
                               inputs, normalized));

@@ -20,8 +20,7 @@ void run_hidden_outputs(const Word* desc, const Word* model, const Word* scratch
   Fifo<Word, 32> plain("plain");
   Fifo<Word, 32> to_norm("to_norm");
   Fifo<Word, 32> normalized("normalized");
-  HLS_TASK(list_rows<K>(desc, launch, 0, false, rows_read, rows_norm, rows_write));
-  HLS_TASK(read_words(model, info.final_norm, float_words(info.hidden), gains));
+  HLS_TASK(list_hidden<K>(desc, model, launch, info, gains, rows_read, rows_norm, rows_write));
   HLS_TASK(read_hidden<K>(scratch, launch.rows, info.hidden, residual, rows_read, plain, to_norm));
   HLS_TASK(normalize_listed<padded(K::hidden)>(launch.rows, info.hidden, info.rms_eps, rows_norm,
                                                gains, to_norm, normalized));
@@ -43,8 +42,7 @@ void run_row_results(const Word* desc, const Word* scratch, Word* result, const 
   Fifo<RowExtrema, 2> extrema("extrema");
   Fifo<Word, 8> largest("largest");
   Fifo<Word, 2> records("records");
-  HLS_TASK(
-      list_rows<K>(desc, launch, row_flag::needs_logits, false, rows_read, rows_find, rows_write));
+  HLS_TASK(list_rows<K>(desc, launch, row_flag::needs_logits, rows_read, rows_find, rows_write));
   HLS_TASK(read_logits<K>(scratch, launch.logits_rows, info.vocab, launch.logits, rows_read, first,
                           second));
   HLS_TASK(find_largest<K>(launch.logits_rows, info.vocab, rows_find, first, extrema, largest));
