@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -124,19 +125,17 @@ tl::expected<void, DeviceError> DeviceBuffer::from_card(uint64_t bytes) {
   return sync(XCL_BO_SYNC_BO_FROM_DEVICE, 0, bytes);
 }
 
-CardMemory::CardMemory(const xrt::device& device, std::vector<Bank> banks,
-                       std::vector<uint64_t> used_elsewhere)
-    : device_(device),
+CardMemory::CardMemory(const Device& device, std::vector<Bank> banks)
+    : device_(&device),
       banks_(std::move(banks)),
-      used_(std::make_shared<std::vector<uint64_t>>(std::move(used_elsewhere))) {
-  used_->resize(banks_.size(), 0);
-}
+      used_(std::make_shared<std::vector<uint64_t>>(banks_.size(), 0)),
+      used_by_others_(banks_.size(), 0) {}
 
-tl::expected<CardMemory, DeviceError> CardMemory::open(const xrt::device& device,
+tl::expected<CardMemory, DeviceError> CardMemory::open(const Device& device,
                                                        std::vector<Bank> banks,
-                                                       std::vector<uint64_t> used_elsewhere,
-                                                       uint32_t staging_bank) {
-  CardMemory memory(device, std::move(banks), std::move(used_elsewhere));
+                                                       uint32_t staging_bank, bool card_copies) {
+  CardMemory memory(device, std::move(banks));
+  if (!card_copies) return memory;
   auto staging =
       memory.allocate("the staging buffer", staging_bank, kStagingBytes, HostAccess::mapped);
   if (!staging) return tl::unexpected(staging.error());
@@ -155,8 +154,25 @@ tl::expected<CardMemory, DeviceError> CardMemory::open(const xrt::device& device
 }
 
 uint64_t CardMemory::available(uint32_t bank) const {
-  const uint64_t used = used_->at(bank);
+  const uint64_t used = used_->at(bank) + used_by_others_[bank];
   return used < banks_[bank].bytes ? banks_[bank].bytes - used : 0;
+}
+
+void CardMemory::look_up_other_processes() {
+  const std::vector<uint64_t> all = device_->used_bytes();
+  for (size_t bank = 0; bank < std::min(all.size(), banks_.size()); ++bank) {
+    used_by_others_[bank] = all[bank] - std::min(all[bank], (*used_)[bank]);
+  }
+}
+
+tl::unexpected<DeviceError> CardMemory::no_room(const std::string& name, const Bank& bank,
+                                                uint64_t bytes) const {
+  const uint64_t others = used_by_others_[bank.index];
+  return tl::unexpected(DeviceError{
+      Kind::out_of_memory, name + " needs " + mebibytes(bytes) + " of " + bank.tag + " (" +
+                               mebibytes(bank.bytes) + "), of which " +
+                               mebibytes(available(bank.index)) + " are left" +
+                               (others > 0 ? "; other processes hold " + mebibytes(others) : "")});
 }
 
 tl::expected<DeviceBuffer, DeviceError> CardMemory::allocate(const std::string& name, uint32_t bank,
@@ -165,17 +181,12 @@ tl::expected<DeviceBuffer, DeviceError> CardMemory::allocate(const std::string& 
   DeviceBuffer buffer;
   buffer.name_ = name + " in " + where.tag;
   buffer.bytes_ = (std::max<uint64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  if (buffer.bytes_ > available(bank)) return no_room(name, where, buffer.bytes_);
   const bool host_copy = access == HostAccess::mapped ||
                          (access == HostAccess::transfer && copy_path() == CopyPath::mapped);
-  if (buffer.bytes_ > available(bank)) {
-    return tl::unexpected(DeviceError{
-        Kind::out_of_memory, name + " needs " + mebibytes(buffer.bytes_) + " of " + where.tag +
-                                 " (" + mebibytes(where.bytes) + "), of which " +
-                                 mebibytes(available(bank)) + " are left"});
-  }
   try {
     const auto flags = host_copy ? xrt::bo::flags::normal : xrt::bo::flags::device_only;
-    buffer.bo_ = xrt::bo(device_, buffer.bytes_, flags, bank);
+    buffer.bo_ = xrt::bo(device_->xrt(), buffer.bytes_, flags, bank);
     if (buffer.bo_.get_memory_group() != bank) {
       return tl::unexpected(
           DeviceError{Kind::bad_bitstream, name + " was placed in memory group " +
@@ -187,15 +198,16 @@ tl::expected<DeviceBuffer, DeviceError> CardMemory::allocate(const std::string& 
     } else if (access == HostAccess::transfer) {
       buffer.staging_ = staging_;
     }
+  } catch (const std::bad_alloc&) {  // XRT's only word for every reason
+    look_up_other_processes();
+    if (buffer.bytes_ > available(bank)) return no_room(name, where, buffer.bytes_);
+    return tl::unexpected(
+        DeviceError{Kind::out_of_memory,
+                    "the driver refused " + mebibytes(buffer.bytes_) + " for " + buffer.name_ +
+                        ", although " + mebibytes(available(bank)) +
+                        " should be left; the host may lack memory for the buffer's copy"});
   } catch (const std::exception& error) {
-    // XRT throws a bare std::bad_alloc for every reason.
-    return tl::unexpected(device_error(
-        Kind::out_of_memory,
-        "allocating " + mebibytes(buffer.bytes_) + " for " + buffer.name_ + " (" +
-            mebibytes(where.bytes) + ", of which " + mebibytes(available(bank)) +
-            " should be left; another process may hold the rest, or the host has no memory for " +
-            "the buffer's copy)",
-        error));
+    return tl::unexpected(device_error(Kind::out_of_memory, "allocating " + buffer.name_, error));
   }
   buffer.room_ = std::make_shared<DeviceBuffer::Room>(used_, bank, buffer.bytes_);
   return buffer;

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <xrt/xrt_bo.h>
-#include <xrt/xrt_device.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +17,7 @@
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "host/device.h"
 #include "host/device_error.h"
 #include "host/memory_map.h"
 
@@ -70,14 +70,15 @@ class CardMemory {
   static constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
   // Finds out whether the card can copy, with a staging buffer in `staging_bank`. The card's
-  // kernels must be open: copies run as commands. `used_elsewhere`: bytes of each bank that other
-  // processes hold.
-  static tl::expected<CardMemory, DeviceError> open(const xrt::device& device,
-                                                    std::vector<Bank> banks,
-                                                    std::vector<uint64_t> used_elsewhere,
-                                                    uint32_t staging_bank);
+  // kernels must be open: copies run as commands. The device must outlive the CardMemory. Without
+  // `card_copies` it does not try.
+  static tl::expected<CardMemory, DeviceError> open(const Device& device, std::vector<Bank> banks,
+                                                    uint32_t staging_bank, bool card_copies);
 
   CopyPath copy_path() const { return staging_ ? CopyPath::staged : CopyPath::mapped; }
+
+  // What is left of a bank as far as is known: what other processes hold is looked up when an
+  // allocation fails.
   uint64_t available(uint32_t bank) const;
 
   // `out_of_memory` names the buffer, the bank, the size and what is left.
@@ -85,12 +86,16 @@ class CardMemory {
                                                    uint64_t bytes, HostAccess access);
 
  private:
-  CardMemory(const xrt::device& device, std::vector<Bank> banks,
-             std::vector<uint64_t> used_elsewhere);
+  CardMemory(const Device& device, std::vector<Bank> banks);
 
-  xrt::device device_;
+  tl::unexpected<DeviceError> no_room(const std::string& name, const Bank& bank,
+                                      uint64_t bytes) const;
+  void look_up_other_processes();
+
+  const Device* device_;
   std::vector<Bank> banks_;
-  std::shared_ptr<std::vector<uint64_t>> used_;  // bytes of each bank
+  std::shared_ptr<std::vector<uint64_t>> used_;  // bytes of each bank that this object gave away
+  std::vector<uint64_t> used_by_others_;
   std::shared_ptr<DeviceBuffer::Staging> staging_;
 };
 

@@ -1,5 +1,6 @@
 #include "host/device.h"
 
+#include <dirent.h>
 #include <experimental/xrt_system.h>
 #include <experimental/xrt_xclbin.h>
 #include <fcntl.h>
@@ -28,16 +29,16 @@ bool has_driver_library(const fs::path& xrt) {
   return fs::exists(xrt / "lib" / "libxrt_core.so.2", ignored);
 }
 
-// The render node of a card, or empty.
-fs::path render_node(const std::string& bdf) {
-  std::error_code error;
-  fs::directory_iterator nodes("/sys/bus/pci/devices/" + bdf + "/drm", error);
-  if (error) return {};
-  for (const fs::directory_entry& node : nodes) {
-    const std::string name = node.path().filename();
-    if (name.starts_with("renderD")) return "/dev/dri/" + name;
+// The names in a folder; none if it cannot be read.
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  DIR* const directory = ::opendir(folder.c_str());
+  if (directory == nullptr) return names;
+  while (const dirent* entry = ::readdir(directory)) {
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
   }
-  return {};
+  ::closedir(directory);
+  return names;
 }
 
 DeviceError cannot_open(const std::string& name, const std::exception& thrown) {
@@ -49,16 +50,10 @@ DeviceError cannot_open(const std::string& name, const std::exception& thrown) {
                 "use the emulated card); XRT says: " +
                 thrown.what()};
   }
-  fs::directory_iterator cards("/sys/bus/pci/drivers/xocl", ignored);
-  for (const fs::directory_entry& card : cards) {
-    const fs::path node = render_node(card.path().filename());
-    if (node.empty()) continue;
-    const int fd = ::open(node.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd >= 0) {
-      ::close(fd);
-    } else if (errno == EACCES || errno == EPERM) {
+  for (const DriverCard& card : driver_cards()) {
+    if (card.access == DriverCard::Access::denied) {
       return {Kind::access_denied,
-              node.string() + " (card " + card.path().filename().string() +
+              card.node + " (card " + card.bdf +
                   ") may not be opened: add this user to the node's group (often 'render'), or "
                   "pass the node into the container with --device"};
     }
@@ -149,11 +144,15 @@ tl::expected<void, DeviceError> check(const xrt::xclbin& bitstream, const fs::pa
   return {};
 }
 
-void add_sensor(std::map<std::string, double>& out, const std::string& name, const Json& value) {
+// XRT reports every sensor that some board has, with `is_present` saying whether this one does.
+void add_sensor(std::map<std::string, double>& out, const std::string& name, const Json& sensor,
+                const char* key) {
+  if (sensor.value("is_present", std::string("true")) != "true") return;
+  const Json value = sensor.value(key, Json());
   try {
     out[name] = value.is_string() ? std::stod(value.get<std::string>()) : value.get<double>();
   } catch (const std::exception&) {
-    // "N/A" and the like: the shell does not measure it.
+    // "N/A" and the like: the board does not measure it.
   }
 }
 
@@ -162,13 +161,34 @@ void add_sensor(std::map<std::string, double>& out, const std::string& name, con
 void locate_xrt() {
   if (std::getenv("XILINX_XRT") != nullptr) return;
   std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  const fs::path share = program.parent_path().parent_path() / "share" / "flexllm" / "xrt";
-  for (const fs::path& xrt : {fs::path("/opt/xilinx/xrt"), share, fs::path(FLEXLLM_XRT_ROOT)}) {
+  const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
+  const fs::path share = fs::path("share") / "flexllm" / "xrt";
+  for (const fs::path& xrt : {fs::path("/opt/xilinx/xrt"), folder / share,
+                              folder.parent_path() / share, fs::path(FLEXLLM_XRT_ROOT)}) {
     if (!has_driver_library(xrt)) continue;
     ::setenv("XILINX_XRT", xrt.c_str(), 0);
     return;
   }
+}
+
+std::vector<DriverCard> driver_cards() {
+  const std::string driver = "/sys/bus/pci/drivers/xocl";
+  std::vector<DriverCard> cards;
+  for (const std::string& bdf : names_in(driver)) {
+    if (std::count(bdf.begin(), bdf.end(), ':') != 2) continue;  // not a card: "bind", "module"
+    DriverCard card{.bdf = bdf, .node = {}, .access = DriverCard::Access::no_node};
+    for (const std::string& name : names_in("/sys/bus/pci/devices/" + bdf + "/drm")) {
+      if (!name.starts_with("renderD")) continue;
+      card.node = "/dev/dri/" + name;
+      const int fd = ::open(card.node.c_str(), O_RDWR | O_CLOEXEC);
+      card.access = fd >= 0                             ? DriverCard::Access::granted
+                    : errno == EACCES || errno == EPERM ? DriverCard::Access::denied
+                                                        : DriverCard::Access::no_node;
+      if (fd >= 0) ::close(fd);
+    }
+    cards.push_back(std::move(card));
+  }
+  return cards;
 }
 
 tl::expected<std::vector<DeviceInfo>, DeviceError> list_devices() {
@@ -255,14 +275,13 @@ std::map<std::string, double> Device::sensors() const {
   try {
     const Json thermal = parse(device_.get_info<xrt::info::device::thermal>());
     for (const Json& sensor : thermal.value("thermals", Json::array())) {
-      add_sensor(out, "thermal " + sensor.value("description", std::string("?")),
-                 sensor.value("temp_C", Json()));
+      add_sensor(out, "thermal " + sensor.value("description", std::string("?")), sensor, "temp_C");
     }
     const Json electrical = parse(device_.get_info<xrt::info::device::electrical>());
-    add_sensor(out, "power", electrical.value("power_consumption_watts", Json()));
+    add_sensor(out, "power", electrical, "power_consumption_watts");
     const Json mechanical = parse(device_.get_info<xrt::info::device::mechanical>());
     for (const Json& fan : mechanical.value("fans", Json::array())) {
-      add_sensor(out, "fan", fan.value("speed_rpm", Json()));
+      add_sensor(out, "fan", fan, "speed_rpm");
     }
   } catch (const std::exception&) {
     // A shell without sensors, or a card that is gone: what was read so far is the answer.

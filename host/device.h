@@ -31,6 +31,15 @@ struct DeviceInfo {
   std::string shell;  // "xilinx_u280_gen3x16_xdma_base_1"
 };
 
+// A card as the xocl driver shows it, whether XRT can use it or not.
+struct DriverCard {
+  enum class Access { granted, denied, no_node };
+  std::string bdf;
+  std::string node;  // "/dev/dri/renderD128"; empty if the driver made none
+  Access access = Access::no_node;
+};
+std::vector<DriverCard> driver_cards();
+
 // Cards whose driver answers; `not_found` if XRT itself cannot be used.
 tl::expected<std::vector<DeviceInfo>, DeviceError> list_devices();
 
@@ -54,7 +63,7 @@ class Device {
   std::map<std::string, double> sensors() const;
 
   // Bytes of each bank that are allocated by anyone, by bank index; empty if the driver does not
-  // say.
+  // say. Takes about a second: XRT collects much else for it.
   std::vector<uint64_t> used_bytes() const;
 
  private:

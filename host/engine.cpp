@@ -72,6 +72,8 @@ struct Engine::State {
     return tl::unexpected(std::move(error));
   }
   tl::expected<LaunchResult, DeviceError> collect(Stage stage, StageUnit& unit);
+  tl::expected<DeviceBuffer*, DeviceError> arena_of(PageId page);
+  uint64_t offset_of(PageId page) const { return page / map.kv_streams * header.page_bytes(); }
 };
 
 StageUnit& Engine::State::unit(Stage stage) {
@@ -243,6 +245,42 @@ tl::expected<std::vector<float>, DeviceError> Engine::logits(Stage stage, uint32
   }
   logits.resize(unit.shape.vocab);
   return logits;
+}
+
+tl::expected<DeviceBuffer*, DeviceError> Engine::State::arena_of(PageId page) {
+  if (page >= limits.pages) throw std::invalid_argument("no KV page " + std::to_string(page));
+  if (!session || broken) {
+    return tl::unexpected(DeviceError{Kind::lost, "the card must be recovered first"});
+  }
+  if (session->copy_path() != CopyPath::staged) {
+    return tl::unexpected(
+        DeviceError{Kind::copy_failed, "this card cannot copy KV pages by itself"});
+  }
+  return &session->kv(page % map.kv_streams);
+}
+
+tl::expected<std::vector<std::byte>, DeviceError> Engine::read_page(PageId page) {
+  auto arena = state_->arena_of(page);
+  if (!arena) return tl::unexpected(arena.error());
+  std::vector<std::byte> bytes(state_->header.page_bytes());
+  if (auto read = (*arena)->read(state_->offset_of(page), bytes); !read) {
+    state_->broken = true;
+    return tl::unexpected(read.error());
+  }
+  return bytes;
+}
+
+tl::expected<void, DeviceError> Engine::write_page(PageId page, std::span<const std::byte> bytes) {
+  if (bytes.size() != state_->header.page_bytes()) {
+    throw std::invalid_argument("a KV page has " + std::to_string(state_->header.page_bytes()) +
+                                " bytes");
+  }
+  auto arena = state_->arena_of(page);
+  if (!arena) return tl::unexpected(arena.error());
+  if (auto written = (*arena)->write(state_->offset_of(page), bytes); !written) {
+    return state_->broke(written.error());
+  }
+  return {};
 }
 
 // XRT's run::abort() waits until the launch has ended, which a stuck one never does, and would hold

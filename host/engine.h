@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -89,6 +90,9 @@ struct EngineOptions {
   std::filesystem::path bitstream;   // .xclbin
   std::filesystem::path memory_map;  // JSON of scripts/accelerator.py; empty: bitstream with .json
   uint64_t max_kv_bytes = 0;         // 0: all that the KV banks hold
+  // Fill card memory through one small buffer where the card can copy between its banks; false:
+  // always keep a host copy of weights and scratch, for a shell whose copies are slow or broken.
+  bool card_copies = true;
   std::chrono::milliseconds launch_timeout{30000};
   std::string reset_command;  // shell command, run by recover(); empty: no reset, only reopen
   std::chrono::milliseconds recovery_timeout{30000};  // for the card to answer after the reset
@@ -122,6 +126,11 @@ class Engine {
   // The full logits of row `row` of the last completed launch of `stage`, which must have asked for
   // a row result or a target log-probability. Valid until the next start() of either stage.
   tl::expected<std::vector<float>, DeviceError> logits(Stage stage, uint32_t row);
+
+  // A KV page as bytes (docs/kv-cache.md), to move it to another card or to compare it. No launch
+  // that uses the page may be running. `copy_failed` where the card cannot copy by itself.
+  tl::expected<std::vector<std::byte>, DeviceError> read_page(PageId page);
+  tl::expected<void, DeviceError> write_page(PageId page, std::span<const std::byte> bytes);
 
   // The reset ladder after an error: close every handle (the driver aborts what still runs), reset
   // command, reopen, reload bitstream and weights. The contents of all KV pages are lost;

@@ -14,9 +14,12 @@ using kernels::kWordBytes;
 
 const char* kernel_name(Stage stage) { return stage == Stage::prefill ? "prefill" : "decode"; }
 
+constexpr uint32_t kMostPages = 1u << 24;
+
 uint64_t bytes_of(uint64_t words) { return words * kWordBytes; }
 
-// What fits the scratch bank: work space for all rows, then logits rows for as many as possible.
+}  // namespace
+
 tl::expected<LaunchShape, DeviceError> plan_stage(Stage stage, const MemoryMap& map,
                                                   const ModelHeader& header, uint32_t pages,
                                                   uint64_t scratch_bytes) {
@@ -46,7 +49,10 @@ tl::expected<LaunchShape, DeviceError> plan_stage(Stage stage, const MemoryMap& 
   return shape;
 }
 
-}  // namespace
+uint64_t scratch_words(const LaunchShape& shape, const ModelHeader& header) {
+  return shape.work +
+         kernels::work_words(shape.rows, header.hidden, header.attention(), header.ffn);
+}
 
 tl::expected<std::unique_ptr<Session>, DeviceError> Session::open(const EngineOptions& options,
                                                                   const MemoryMap& map,
@@ -70,8 +76,8 @@ tl::expected<std::unique_ptr<Session>, DeviceError> Session::open(const EngineOp
     unit->kernel = std::move(*kernel);
   }
   const auto& arguments = map.kernels.front().arguments;
-  auto memory = CardMemory::open(session->device_.xrt(), map.banks, session->device_.used_bytes(),
-                                 arguments[kDescArgument].bank);
+  auto memory = CardMemory::open(session->device_, map.banks, arguments[kDescArgument].bank,
+                                 options.card_copies);
   if (!memory) return tl::unexpected(memory.error());
   session->memory_.emplace(std::move(*memory));
   if (auto loaded = session->load_model(map, model); !loaded) {
@@ -113,35 +119,57 @@ tl::expected<void, DeviceError> Session::load_model(const MemoryMap& map,
   return {};
 }
 
+// `pages`: how many; 0: as many as fit. If other processes turn out to hold a part of the banks,
+// what is left is tried once more.
 tl::expected<void, DeviceError> Session::allocate_pages(const EngineOptions& options,
                                                         const MemoryMap& map,
                                                         const ModelHeader& header, uint32_t pages) {
+  const bool fixed = pages > 0;
+  if (!fixed) pages = pages_that_fit(options, map, header);
+  for (bool again : {true, false}) {
+    if (pages == 0) break;
+    auto allocated =
+        allocate_arenas(map, kernels::divide_up(pages, map.kv_streams) * header.page_bytes());
+    if (allocated) {
+      pages_ = pages;
+      return {};
+    }
+    const uint32_t left = pages_that_fit(options, map, header);
+    if (fixed || !again || left >= pages) return allocated;
+    pages = left;
+  }
+  return tl::unexpected(
+      DeviceError{Kind::out_of_memory, "there is no room for KV pages: each of the " +
+                                           std::to_string(map.kv_streams) + " arenas needs " +
+                                           std::to_string(header.page_bytes()) +
+                                           " bytes for one page of 32 tokens"});
+}
+
+uint32_t Session::pages_that_fit(const EngineOptions& options, const MemoryMap& map,
+                                 const ModelHeader& header) const {
   const auto& arguments = map.kernels.front().arguments;
-  const auto bank_of = [&](uint32_t stream) { return arguments[map.kv_argument(stream)].bank; };
   uint64_t most = std::numeric_limits<uint64_t>::max();  // bytes of an arena
   for (uint32_t stream = 0; stream < map.kv_streams; ++stream) {
-    most = std::min(most, memory_->available(bank_of(stream)));
+    most = std::min(most, memory_->available(arguments[map.kv_argument(stream)].bank));
   }
   most = most / CardMemory::kAlignment * CardMemory::kAlignment;
   if (options.max_kv_bytes > 0) most = std::min(most, options.max_kv_bytes / map.kv_streams);
-  const uint64_t fit = most / header.page_bytes();
-  if (pages == 0) {
-    pages = static_cast<uint32_t>(
-        std::min<uint64_t>(fit * map.kv_streams, std::numeric_limits<uint32_t>::max() / 2));
-  }
-  if (pages == 0) {
-    return tl::unexpected(DeviceError{
-        Kind::out_of_memory, "there is no room for KV pages: one page of 32 tokens is " +
-                                 std::to_string(header.page_bytes()) + " bytes, each of the " +
-                                 std::to_string(map.kv_streams) + " KV arenas may have " +
-                                 std::to_string(most)});
-  }
-  pages_ = pages;
-  const uint64_t arena_bytes = kernels::divide_up(pages, map.kv_streams) * header.page_bytes();
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(most / header.page_bytes() * map.kv_streams, kMostPages));
+}
+
+tl::expected<void, DeviceError> Session::allocate_arenas(const MemoryMap& map, uint64_t bytes) {
+  const auto& arguments = map.kernels.front().arguments;
+  kv_.clear();
   for (uint32_t stream = 0; stream < map.kv_streams; ++stream) {
     const KernelArgument& argument = arguments[map.kv_argument(stream)];
-    auto arena = memory_->allocate(argument.name, argument.bank, arena_bytes, HostAccess::none);
-    if (!arena) return tl::unexpected(arena.error());
+    auto arena = memory_->allocate(
+        argument.name, argument.bank, bytes,
+        memory_->copy_path() == CopyPath::staged ? HostAccess::transfer : HostAccess::none);
+    if (!arena) {
+      kv_.clear();
+      return tl::unexpected(arena.error());
+    }
     kv_.push_back(std::move(*arena));
   }
   return {};
@@ -171,9 +199,7 @@ tl::expected<void, DeviceError> Session::open_stage(Stage stage, const KernelMap
   auto result = allocate(kResultArgument, shape->result_words(), HostAccess::mapped);
   if (!result) return tl::unexpected(result.error());
   unit.result = std::move(*result);
-  const uint64_t scratch_words =
-      shape->work + kernels::work_words(shape->rows, header.hidden, header.attention(), header.ffn);
-  auto scratch = allocate(kScratchArgument, scratch_words, HostAccess::transfer);
+  auto scratch = allocate(kScratchArgument, scratch_words(*shape, header), HostAccess::transfer);
   if (!scratch) return tl::unexpected(scratch.error());
   unit.scratch = std::move(*scratch);
   return bind(unit, kernel, map);

@@ -22,6 +22,13 @@
 
 namespace flexllm::host {
 
+// What launches of a stage may ask for, when the scratch bank has `scratch_bytes`: logits rows for
+// as many rows as fit beside the work space. `out_of_memory` when there is no room for one.
+tl::expected<LaunchShape, DeviceError> plan_stage(Stage stage, const MemoryMap& map,
+                                                  const ModelHeader& header, uint32_t pages,
+                                                  uint64_t scratch_bytes);
+uint64_t scratch_words(const LaunchShape& shape, const ModelHeader& header);
+
 // One kernel with the buffers of its launches. Two stages share weights, model and pages, and
 // nothing else, so that they may run at once.
 struct StageUnit {
@@ -56,6 +63,9 @@ class Session {
   const Device& device() const { return device_; }
   CopyPath copy_path() const { return memory_->copy_path(); }
 
+  // The arena of page p is kv(p mod streams). Can be read and written if copy_path() is `staged`.
+  DeviceBuffer& kv(uint32_t stream) { return kv_.at(stream); }
+
  private:
   explicit Session(Device device) : device_(std::move(device)) {}
 
@@ -63,6 +73,9 @@ class Session {
                                              const formats::PackedModel& model);
   tl::expected<void, DeviceError> allocate_pages(const EngineOptions& options, const MemoryMap& map,
                                                  const ModelHeader& header, uint32_t pages);
+  uint32_t pages_that_fit(const EngineOptions& options, const MemoryMap& map,
+                          const ModelHeader& header) const;
+  tl::expected<void, DeviceError> allocate_arenas(const MemoryMap& map, uint64_t bytes);
   tl::expected<void, DeviceError> open_stage(Stage stage, const KernelMap& kernel,
                                              const MemoryMap& map, const ModelHeader& header);
   tl::expected<void, DeviceError> bind(StageUnit& unit, const KernelMap& kernel,
