@@ -5,12 +5,15 @@ include_guard(GLOBAL)
 include(Xrt)
 find_package(Python3 3.9 REQUIRED COMPONENTS Interpreter)
 
-set(FLEXLLM_ACCELERATOR_SCRIPT ${CMAKE_SOURCE_DIR}/scripts/accelerator.py)
+# Internal cache entries are seen by every folder, whichever includes this file first.
+file(GLOB devices CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/devices/*.json)
+file(GLOB accelerators CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/accelerators/*.json)
+set(FLEXLLM_DEVICE_CONFIGS ${devices} CACHE INTERNAL "")
+set(FLEXLLM_ACCELERATOR_CONFIGS ${accelerators} CACHE INTERNAL "")
+set(FLEXLLM_PYTHON ${Python3_EXECUTABLE} CACHE INTERNAL "")
+set(FLEXLLM_ACCELERATOR_SCRIPT ${CMAKE_SOURCE_DIR}/scripts/accelerator.py CACHE INTERNAL "")
 set(FLEXLLM_ACCELERATOR_SOURCES
-  ${FLEXLLM_ACCELERATOR_SCRIPT} ${CMAKE_SOURCE_DIR}/scripts/xclbin.py)
-file(GLOB FLEXLLM_DEVICE_CONFIGS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/devices/*.json)
-file(GLOB FLEXLLM_ACCELERATOR_CONFIGS CONFIGURE_DEPENDS
-  ${CMAKE_SOURCE_DIR}/configs/accelerators/*.json)
+  ${FLEXLLM_ACCELERATOR_SCRIPT} ${CMAKE_SOURCE_DIR}/scripts/xclbin.py CACHE INTERNAL "")
 
 # `flexllm_card_abi`: "host/card/kernel_abi.h" and nothing else of host/. For kernel libraries.
 add_library(flexllm_card_abi INTERFACE)
@@ -28,7 +31,7 @@ foreach(config ${FLEXLLM_ACCELERATOR_CONFIGS})
   string(REPLACE "-" "_" name ${name})
   set(header ${CMAKE_BINARY_DIR}/include/accelerators/accelerators/${name}.h)
   add_custom_command(OUTPUT ${header}
-    COMMAND Python3::Interpreter ${FLEXLLM_ACCELERATOR_SCRIPT} ${config} --header ${header}
+    COMMAND ${FLEXLLM_PYTHON} ${FLEXLLM_ACCELERATOR_SCRIPT} ${config} --header ${header}
     COMMAND ${CMAKE_COMMAND} -E touch ${header}
     DEPENDS ${config} ${FLEXLLM_DEVICE_CONFIGS} ${FLEXLLM_ACCELERATOR_SOURCES} VERBATIM)
   list(APPEND accelerator_headers ${header})
@@ -44,7 +47,7 @@ function(flexllm_emulated_bitstream target)
   cmake_parse_arguments(ARG "" "ACCELERATOR;KERNELS;OUTPUT" "" ${ARGN})
   set(config ${CMAKE_SOURCE_DIR}/configs/accelerators/${ARG_ACCELERATOR}.json)
   add_custom_command(OUTPUT ${ARG_OUTPUT}
-    COMMAND Python3::Interpreter ${FLEXLLM_ACCELERATOR_SCRIPT} ${config}
+    COMMAND ${FLEXLLM_PYTHON} ${FLEXLLM_ACCELERATOR_SCRIPT} ${config}
             --xclbin ${ARG_OUTPUT} --kernels $<TARGET_FILE:${ARG_KERNELS}>
     COMMAND ${CMAKE_COMMAND} -E touch ${ARG_OUTPUT}
     DEPENDS ${config} ${FLEXLLM_DEVICE_CONFIGS} ${FLEXLLM_ACCELERATOR_SOURCES} ${ARG_KERNELS}
@@ -53,17 +56,18 @@ function(flexllm_emulated_bitstream target)
 endfunction()
 
 # The variables, as NAME=value, that put a program on the emulated card.
-set(FLEXLLM_CARD_PRELOAD ${CMAKE_BINARY_DIR}/lib/libflexllm_card.so)
+set(preload ${CMAKE_BINARY_DIR}/lib/libflexllm_card.so)
 if(FLEXLLM_SANITIZE MATCHES "address")
   # AddressSanitizer insists on being the first library of a process.
   execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libasan.so
     OUTPUT_VARIABLE runtime OUTPUT_STRIP_TRAILING_WHITESPACE)
-  set(FLEXLLM_CARD_PRELOAD ${runtime}:${FLEXLLM_CARD_PRELOAD})
+  set(preload ${runtime}:${preload})
 endif()
 set(FLEXLLM_CARD_ENVIRONMENT
-  LD_PRELOAD=${FLEXLLM_CARD_PRELOAD}
+  LD_PRELOAD=${preload}
   XILINX_XRT=${FLEXLLM_XRT_ROOT}
-  XRT_INI_PATH=${FLEXLLM_XRT_ROOT}/xrt.ini)
+  XRT_INI_PATH=${FLEXLLM_XRT_ROOT}/xrt.ini
+  CACHE INTERNAL "")
 
 # flexllm_card_test_environment(test [CARDS n] [ENVIRONMENT NAME=value ...])
 # Runs a ctest test on N emulated cards (default 1).

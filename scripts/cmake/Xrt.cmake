@@ -14,14 +14,14 @@ find_path(XRT_INCLUDE_DIR xrt/xrt_device.h HINTS ${FLEXLLM_XRT_HINTS}
 find_library(XRT_COREUTIL_LIBRARY xrt_coreutil HINTS ${FLEXLLM_XRT_HINTS} PATH_SUFFIXES lib REQUIRED)
 find_library(XRT_CORE_LIBRARY xrt_core HINTS ${FLEXLLM_XRT_HINTS} PATH_SUFFIXES lib REQUIRED)
 find_library(UUID_LIBRARY uuid REQUIRED)
-find_package(Threads REQUIRED)
 
 add_library(flexllm_xrt INTERFACE)
 target_include_directories(flexllm_xrt SYSTEM INTERFACE ${XRT_INCLUDE_DIR})
 target_link_libraries(flexllm_xrt INTERFACE
-  ${XRT_COREUTIL_LIBRARY} ${UUID_LIBRARY} Threads::Threads)
+  ${XRT_COREUTIL_LIBRARY} ${UUID_LIBRARY} pthread)
 
-set(FLEXLLM_XRT_ROOT ${CMAKE_BINARY_DIR}/xrt-root)
+# Internal cache entries are seen by every folder, whichever includes this file first.
+set(FLEXLLM_XRT_ROOT ${CMAKE_BINARY_DIR}/xrt-root CACHE INTERNAL "")
 file(MAKE_DIRECTORY ${FLEXLLM_XRT_ROOT}/lib)
 file(CREATE_LINK ${XRT_CORE_LIBRARY}.2 ${FLEXLLM_XRT_ROOT}/lib/libxrt_core.so.2 SYMBOLIC)
 file(WRITE ${FLEXLLM_XRT_ROOT}/xrt.ini "[Runtime]\nruntime_log=null\n")

@@ -72,8 +72,10 @@ TEST_F(Fault, HungKernelNeedsTheWholeResetLadder) {
     xrt::run run = session->run();
     run.start();
     EXPECT_EQ(run.wait(20ms), ERT_CMD_STATE_TIMEOUT);
+    const auto busy = [] { return stats().at("compute_units").at(3).at("busy").get<bool>(); };
+    while (!busy()) std::this_thread::sleep_for(1ms);
     EXPECT_EQ(run.abort(), ERT_CMD_STATE_NORESPONSE);
-    EXPECT_TRUE(stats().at("compute_units").at(3).at("busy").get<bool>());
+    EXPECT_TRUE(busy());
   }
   // Other compute units work on.
   xrt::kernel vadd = session->card.kernel("vadd:{vadd_1}");
@@ -182,7 +184,8 @@ TEST_F(Fault, CardDisappearsDuringALaunch) {
   ASSERT_TRUE(inject(R"({"fault": "disappear"})"));
   xrt::run run = session->run();
   run.start();
-  EXPECT_EQ(run.wait(50ms), ERT_CMD_STATE_TIMEOUT);
+  while (!stats().at("gone").get<bool>()) std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(run.wait(20ms), ERT_CMD_STATE_TIMEOUT);
   EXPECT_ANY_THROW(run.abort());
 }
 
