@@ -135,6 +135,12 @@ std::string to_string(const Uuid& uuid) {
   return out;
 }
 
+namespace {
+
+std::string file_name(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
+}  // namespace
+
 KernelLibrary::KernelLibrary(Bytes image) {
   fd_ = ::memfd_create("flexllm-card-kernels", MFD_CLOEXEC);
   if (fd_ < 0) throw BitstreamError(errno, "cannot make an anonymous file for the kernels");
@@ -146,7 +152,7 @@ KernelLibrary::KernelLibrary(Bytes image) {
     }
     done += static_cast<std::size_t>(n);
   }
-  handle_ = ::dlopen(("/proc/self/fd/" + std::to_string(fd_)).c_str(), RTLD_NOW | RTLD_LOCAL);
+  handle_ = ::dlopen(file_name(fd_).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle_ == nullptr) {
     const std::string why = ::dlerror();
     ::close(fd_);
@@ -156,7 +162,14 @@ KernelLibrary::KernelLibrary(Bytes image) {
 
 KernelLibrary::~KernelLibrary() {
   ::dlclose(handle_);
-  ::close(fd_);
+  // A library with unique symbols is never unloaded, and keeps its name: dlopen would answer the next
+  // library of that name with this one. So its descriptor, which is in the name, stays taken.
+  void* const resident = ::dlopen(file_name(fd_).c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (resident == nullptr) {
+    ::close(fd_);
+  } else {
+    ::dlclose(resident);
+  }
 }
 
 flexllm_card_kernel KernelLibrary::find(const std::string& kernel) const {
