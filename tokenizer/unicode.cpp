@@ -23,6 +23,7 @@ std::string mapped(char32_t code_point, Mapping mapping) {
 }
 
 constexpr char32_t kSharpS = 0xDF;
+constexpr char32_t kDottedI = 0x130;
 
 }  // namespace
 
@@ -105,7 +106,9 @@ std::string to_upper(char32_t code_point) {
   return code_point == kSharpS ? "SS" : mapped(code_point, utf8proc_toupper);
 }
 
-std::string to_lower(char32_t code_point) { return mapped(code_point, utf8proc_tolower); }
+std::string to_lower(char32_t code_point) {
+  return code_point == kDottedI ? "i\u0307" : mapped(code_point, utf8proc_tolower);
+}
 
 std::string to_title(char32_t code_point) {
   return code_point == kSharpS ? "Ss" : mapped(code_point, utf8proc_totitle);

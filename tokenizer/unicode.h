@@ -22,7 +22,8 @@ bool is_printable(char32_t code_point);      // str.isprintable() of Python
 bool is_upper(char32_t code_point);
 bool is_lower(char32_t code_point);
 
-// Simple case mappings, and the one full mapping in common use: upper case of U+00DF is "SS".
+// Simple case mappings, and of the full ones those of single letters in common use: U+00DF is "SS"
+// in upper case, U+0130 is "i" with a dot above in lower case.
 std::string to_upper(char32_t code_point);
 std::string to_lower(char32_t code_point);
 std::string to_title(char32_t code_point);

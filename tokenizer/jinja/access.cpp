@@ -35,8 +35,8 @@ Value loop_attribute(Run& run, const Value& object, const std::string& name) {
   if (name == "first") return loop.index == 0;
   if (name == "last") return loop.index + 1 == items.size();
   if (name == "length") return number(items.size());
-  if (name == "depth") return number(loop.level);
-  if (name == "depth0") return number(loop.level - 1);
+  if (name == "depth") return number(1);  // of recursive loops, which we do not have
+  if (name == "depth0") return number(0);
   if (name == "cycle") return run.method(object, "cycle", cycle);
   if (name == "previtem") {
     return loop.index > 0 ? items[loop.index - 1] : Undefined{"there is no previous item"};

@@ -92,15 +92,13 @@ Evaluator::Flow Evaluator::execute_node(const For& node) {
     const InnerScope inner(*this, scope_);
     return execute(node.otherwise);
   }
-  ++loop_level_;
   for (size_t i = 0; i < elements->items.size(); ++i) {
     const InnerScope inner(*this, scope_);
     run_.check_depth(elements->depth + 1);
-    scope_->set("loop", std::make_shared<const Loop>(Loop{elements, i, loop_level_}));
+    scope_->set("loop", std::make_shared<const Loop>(Loop{elements, i}));
     assign(node.targets, elements->items[i]);
     if (execute(node.body) == Flow::break_loop) break;
   }
-  --loop_level_;
   return Flow::next;
 }
 

@@ -67,7 +67,6 @@ class Evaluator {
   std::shared_ptr<Scope> scope_;
   Text out_;  // of the template, or of the macro or block whose text is being taken
   size_t depth_ = 0;
-  size_t loop_level_ = 0;
 };
 
 }  // namespace flexllm::tokenizer::jinja

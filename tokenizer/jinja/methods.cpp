@@ -130,7 +130,8 @@ Value join_method(Run& run, const Value& self, const Arguments& arguments) {
   if (items == nullptr) run.fail("join() expects an argument");
   Text result;
   bool first = true;
-  for (const Value& item : run.iterate(*items)->items) {
+  const auto visited = run.iterate(*items);
+  for (const Value& item : visited->items) {
     if (!item.text()) run.fail(std::string("join() expects strings, not ") + item.type());
     run.step_for_bytes(self.text()->size() + item.text()->size());
     if (!std::exchange(first, false)) result.append(*self.text());

@@ -42,7 +42,8 @@ void check_defined(Run& run, const Value& value) {
            right.type() + "'");
 }
 
-Value checked(Run& run, bool overflow, int64_t result) {
+// `result` is read after `overflow` was computed, which writes it.
+Value checked(Run& run, bool overflow, const int64_t& result) {
   if (overflow) run.fail("an integer leaves the range of 64 bits");
   return result;
 }

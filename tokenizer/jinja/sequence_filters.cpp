@@ -92,7 +92,8 @@ Value join(Run& run, const Value& input, const Arguments& arguments) {
   const Text between = separator ? to_str(run, *separator) : Text();
   Text result;
   bool at_start = true;
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     run.step_for_bytes(between.size());
     if (!std::exchange(at_start, false)) result.append(between);
     append_str(run, result,
@@ -105,7 +106,8 @@ Value map_by_attribute(Run& run, const Value& input, const Arguments& arguments,
                        const Value& attribute) {
   const Value* fallback = arguments.find(1, "default");
   Values result;
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     Value found = get_path(run, item, attribute);
     result.push_back(found.is_undefined() && fallback ? *fallback : std::move(found));
   }
@@ -124,7 +126,8 @@ Value map(Run& run, const Value& input, const Arguments& arguments) {
   if (filter->apply == map) run.fail("map of map is not supported");
   const Arguments rest = without_first(arguments, 1);
   Values result;
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     result.push_back(apply_filter(run, *filter, item, rest));
   }
   return run.list(std::move(result));
@@ -142,7 +145,8 @@ Value select(Run& run, const Value& input, const Arguments& arguments) {
     rest = without_first(arguments, kTest + 1);
   }
   Values result;
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     const Value subject = by_attribute ? get_path(run, item, arguments.positional[0]) : item;
     const bool holds = test ? run_test(run, *test, subject, rest) : subject.truthy();
     if (holds == wanted) result.push_back(item);
@@ -204,7 +208,8 @@ Value unique(Run& run, const Value& input, const Arguments& arguments) {
   const Value* attribute = arguments.find(1, "attribute");
   Values result;
   Values seen;
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     Value key = sort_key(run, item, attribute, case_sensitive);
     const bool known = std::any_of(seen.begin(), seen.end(),
                                    [&](const Value& other) { return equal(run, other, key); });
@@ -237,7 +242,8 @@ Value sum(Run& run, const Value& input, const Arguments& arguments) {
   const Value* attribute = arguments.find(0, "attribute");
   const Value* start = arguments.find(1, "start");
   Value total = start ? *start : Value(int64_t{0});
-  for (const Value& item : run.iterate(input)->items) {
+  const auto visited = run.iterate(input);
+  for (const Value& item : visited->items) {
     total = arithmetic(run, Binary::Op::add, total,
                        attribute && !attribute->is_none() ? get_path(run, item, *attribute) : item);
   }

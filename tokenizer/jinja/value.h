@@ -109,7 +109,6 @@ struct Namespace {
 struct Loop {
   std::shared_ptr<const Sequence> items;
   size_t index = 0;  // 0-based
-  size_t level = 1;  // loop.depth
 };
 
 // Arguments of a call, evaluated.
