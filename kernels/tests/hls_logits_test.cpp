@@ -1,0 +1,108 @@
+// Testbenches of the modules behind lm_head: the network of the 64 largest, and whole row results.
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/modules/logits.h"
+#include "kernels/tests/module_bench.h"
+
+namespace flexllm::kernels {
+namespace {
+
+struct Shape {
+  static constexpr uint32_t rows = 4;
+  static constexpr uint32_t vocab = 400;
+};
+
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// Ids by logit descending, then id; only what is above -infinity.
+std::vector<uint32_t> sorted_ids(const Floats& logits) {
+  std::vector<uint32_t> ids;
+  for (uint32_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] > -kInfinity) ids.push_back(i);
+  }
+  std::stable_sort(ids.begin(), ids.end(),
+                   [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
+  return ids;
+}
+
+void run_row(const Floats& logits, uint32_t target) {
+  const auto vocab = static_cast<uint32_t>(logits.size());
+  RowInfo row = {};
+  row.flags = row_flag::row_result | row_flag::target_logprob;
+  row.target = target;
+  row.row_result = 2;
+  row.logits_slot = 1;
+  std::vector<Word> scratch(3 + 2 * logits_words(vocab), zero_word());
+  for (uint32_t i = 0; i < vocab; ++i) {
+    set_float(scratch[3 + logits_words(vocab) + i / kFloatsPerWord], i % kFloatsPerWord, logits[i]);
+  }
+  Fifo<RowInfo, 1> to_read("to_read");
+  Fifo<RowInfo, 1> to_find("to_find");
+  Fifo<RowInfo, 1> to_write("to_write");
+  Fifo<Word, 1> first("first");
+  Fifo<Word, 1> second("second");
+  Fifo<RowExtrema, 1> extrema("extrema");
+  Fifo<Word, 1> largest("largest");
+  Fifo<Word, 1> records("records");
+  to_read.write(row);
+  to_find.write(row);
+  to_write.write(row);
+  read_logits<Shape>(scratch.data(), 1, vocab, 3, to_read, first, second);
+  find_largest<Shape>(1, vocab, to_find, first, extrema, largest);
+  sum_exponentials<Shape>(1, vocab, extrema, second, records);
+  std::vector<Word> result(2 + kRowResultWords, zero_word());
+  write_row_results<Shape>(result.data(), 1, to_write, records, largest);
+
+  const std::vector<uint32_t> ids = sorted_ids(logits);
+  const Word& record = result[2];
+  for (uint32_t i = 0; i < kTopLogits; ++i) {
+    const Word& values = result[3 + i / kFieldsPerWord];
+    const Word& names = result[3 + (kTopLogits + i) / kFieldsPerWord];
+    const bool there = i < ids.size();
+    ASSERT_EQ(get_lane(names, i % kFieldsPerWord), there ? ids[i] : 0xffffffffu) << "entry " << i;
+    ASSERT_EQ(get_lane(values, i % kFieldsPerWord), bits_of(there ? logits[ids[i]] : -kInfinity));
+  }
+  EXPECT_EQ(get_lane(record, result_field::argmax), ids.empty() ? 0 : ids[0]);
+  if (ids.empty()) return;
+  const float max = logits[ids[0]] + 0.0f;
+  const float sum = vector_sum(vocab, [&](uint32_t i) { return exp_nonpositive(logits[i] - max); });
+  const float log_sum_exp = max + log_from_one(sum);
+  EXPECT_EQ(get_lane(record, result_field::max), bits_of(max));
+  EXPECT_EQ(get_lane(record, result_field::log_sum_exp), bits_of(log_sum_exp));
+  const float log_probability = logits[target] - log_sum_exp;
+  EXPECT_EQ(get_float(record, result_field::target_logprob), log_probability);
+}
+
+TEST(RowResult, EqualsASortForEverySize) {
+  std::mt19937 random(1);
+  for (const uint32_t vocab : {1u, 2u, 15u, 16u, 17u, 63u, 64u, 65u, 300u, 400u}) {
+    SCOPED_TRACE(vocab);
+    Floats logits = random_floats(random, vocab);
+    run_row(logits, vocab - 1);
+    for (float& l : logits) l = static_cast<float>(static_cast<int>(l));  // many ties
+    run_row(logits, vocab / 2);
+    std::iota(logits.begin(), logits.end(), -20.0f);  // each is a new maximum
+    run_row(logits, 0);
+    run_row(Floats(vocab, -0.0f), vocab - 1);
+  }
+}
+
+TEST(RowResult, LeavesOutNanAndInfinity) {
+  std::mt19937 random(2);
+  Floats logits = random_floats(random, 100);
+  for (uint32_t i = 0; i < 100; i += 2) logits[i] = i % 4 == 0 ? kNan : -kInfinity;
+  run_row(logits, 1);
+  run_row(Floats(100, -kInfinity), 0);
+  run_row(Floats(100, kNan), 0);
+}
+
+TEST(RowResult, ZerosOfBothSignsAreATie) {
+  Floats logits(70, -1.0f);
+  logits[10] = -0.0f;
+  logits[20] = 0.0f;
+  run_row(logits, 10);
+}
+
+}  // namespace
+}  // namespace flexllm::kernels
