@@ -109,9 +109,14 @@ bool Regex::Search::next(Match& match) {
   State& s = *state_;
   if (s.position >= s.text.size()) return false;
   // Valid UTF-8 was promised; checking it again in every call would take quadratic time.
-  const int found = pcre2_match(s.code.code.get(), reinterpret_cast<PCRE2_SPTR>(s.text.data()),
-                                s.text.size(), s.position, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                s.data.get(), s.code.context.get());
+  const auto match_with = [&](uint32_t options) {
+    return pcre2_match(s.code.code.get(), reinterpret_cast<PCRE2_SPTR>(s.text.data()),
+                       s.text.size(), s.position, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | options,
+                       s.data.get(), s.code.context.get());
+  };
+  int found = match_with(0);
+  // The interpreter keeps its state on the heap and has room for more of it.
+  if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match_with(PCRE2_NO_JIT);
   if (found == PCRE2_ERROR_NOMATCH) {
     s.position = s.text.size();
     return false;

@@ -1,14 +1,17 @@
 """Compare our ids with those of the `tokenizers` package on whole text files.
 
-    parity.py ENCODE_FILE MODEL.gguf TEXT...
+    parity.py ENCODE_FILE MODEL.gguf [TEXT...]
 
 ENCODE_FILE is the built tokenizer_encode_file. The reference tokenizer is made from the tokens and
-merges in the GGUF. Every text is encoded as a whole and line by line; all ids must be equal.
+merges in the GGUF. The difficult texts of golden/texts.json, and every file that is named, are
+encoded as a whole and line by line; all ids must be equal.
 """
 
+import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,8 +53,21 @@ def compare(name: str, got: np.ndarray, expected: np.ndarray) -> bool:
     return False
 
 
+def difficult_texts() -> str:
+    golden = json.loads((Path(__file__).parent / "golden" / "texts.json").read_text())
+    repeated = [case["unit"] * case["count"] + case["end"] for case in golden["repeated"]]
+    return "\n".join(golden["plain"] + repeated + golden["added"])
+
+
 def main() -> int:
     program, model, *texts = sys.argv[1:]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".txt") as difficult:
+        difficult.write(difficult_texts())
+        difficult.flush()
+        return compare_files(program, model, [difficult.name, *texts])
+
+
+def compare_files(program: str, model: str, texts: list[str]) -> int:
     tokenizer = reference(model)
     equal = True
     for path in texts:
