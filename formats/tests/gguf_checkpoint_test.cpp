@@ -10,10 +10,8 @@
 #include "formats/tests/expect_error.h"
 #include "formats/tests/tiny_model.h"
 
-namespace flexllm::formats {
+namespace flexllm::formats::testing {
 namespace {
-
-using namespace testing;  // NOLINT: the tiny model's dimensions and writers
 
 class GgufCheckpointTest : public ::testing::Test {
  protected:
@@ -291,4 +289,4 @@ TEST_F(GgufCheckpointTest, SaysWhatAPathIsNot) {
 }
 
 }  // namespace
-}  // namespace flexllm::formats
+}  // namespace flexllm::formats::testing

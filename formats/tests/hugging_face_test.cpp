@@ -10,10 +10,9 @@
 #include "formats/tests/expect_error.h"
 #include "formats/tests/tiny_model.h"
 
-namespace flexllm::formats {
+namespace flexllm::formats::testing {
 namespace {
 
-using namespace testing;  // NOLINT: the tiny model's writers
 using Json = nlohmann::json;
 
 class HuggingFaceTest : public ::testing::Test {
@@ -422,4 +421,4 @@ TEST_F(HuggingFaceTest, RefusesIdsBeyondTheVocabulary) {
 }
 
 }  // namespace
-}  // namespace flexllm::formats
+}  // namespace flexllm::formats::testing
