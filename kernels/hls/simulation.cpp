@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "kernels/twin/float_mode.h"
@@ -11,6 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr size_t kStackBytes = size_t{32} << 20;      // on-chip memories are local arrays of a task
 constexpr int kYields = 50;                           // before a blocked task goes to sleep
 constexpr std::chrono::milliseconds kLongestNap{50};  // between looks at the state of the region
 
@@ -75,6 +77,25 @@ std::string describe_stall(const std::string& name, const Run& run) {
 }
 
 }  // namespace
+
+bool TaskThread::start(Task& task) {
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  running_ = pthread_attr_setstacksize(&attributes, kStackBytes) == 0 &&
+             pthread_create(&thread_, &attributes, &TaskThread::run, &task) == 0;
+  pthread_attr_destroy(&attributes);
+  return running_;
+}
+
+void TaskThread::join() {
+  if (running_) pthread_join(thread_, nullptr);
+  running_ = false;
+}
+
+void* TaskThread::run(void* task) {
+  static_cast<Task*>(task)->region->run_task(*static_cast<Task*>(task));
+  return nullptr;
+}
 
 Scope::Scope(const Options& options) : saved_(current_options) { current_options = options; }
 Scope::~Scope() { current_options = saved_; }
@@ -186,23 +207,22 @@ void Region::start(const char* call, int index, std::function<void()> body) {
     ++run_->active;
     ++unfinished_;
   }
-  try {
-    task->thread = std::thread([this, task, body = std::move(body)] { run_task(*task, body); });
-  } catch (...) {
+  task->body = std::move(body);
+  if (!task->thread.start(*task)) {
     const std::lock_guard<std::mutex> lock(run_->mutex);
     --run_->active;
     --unfinished_;
-    run_->fail(std::current_exception());
+    run_->fail(std::make_exception_ptr(Error("no thread for task " + task->name)));
   }
 }
 
-void Region::run_task(Task& task, const std::function<void()>& body) {
+void Region::run_task(Task& task) {
   const twin::FlushDenormals float_mode;
   current_options = options_;
   current_task = &task;
   std::exception_ptr error;
   try {
-    body();
+    task.body();
   } catch (const Stalled&) {
     // Another task has said why.
   } catch (...) {
@@ -254,9 +274,7 @@ void Region::finish() {
 }
 
 void Region::join() {
-  for (Task& task : tasks_) {
-    if (task.thread.joinable()) task.thread.join();
-  }
+  for (Task& task : tasks_) task.thread.join();
 }
 
 // Takes the region out of the run.

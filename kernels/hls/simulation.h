@@ -11,6 +11,8 @@
 // hold twin::FlushDenormals.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -22,7 +24,6 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace flexllm::kernels::simulation {
@@ -55,11 +56,27 @@ class Scope {
 class Region;
 class StreamBase;
 
+struct Task;
+
+// A thread for a task, with a stack that holds the largest on-chip memories.
+class TaskThread {
+ public:
+  bool start(Task& task);  // false: the system has no thread left
+  void join();             // at most once does something
+
+ private:
+  static void* run(void* task);
+
+  pthread_t thread_{};
+  bool running_ = false;
+};
+
 // One call in a region. Its name is the called function, with the index of a replicated task.
 struct Task {
   std::string name;
   Region* region = nullptr;
-  std::thread thread;
+  std::function<void()> body;
+  TaskThread thread;
   const StreamBase* blocked_on = nullptr;  // guarded by the run, as is the next
   bool blocked_reading = false;
 };
@@ -195,9 +212,10 @@ class Region {
 
  private:
   friend class StreamBase;
+  friend class TaskThread;
   struct Stalled {};  // unwinds the other tasks of a run that failed
 
-  void run_task(Task& task, const std::function<void()>& body);
+  void run_task(Task& task);
   void wait_for_tasks();
   void join();
   void close();

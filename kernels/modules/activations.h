@@ -30,6 +30,7 @@ void feed_activations(const Stage stage, Stream<Word>& rows, Streams (&out)[K::w
       HLS_TRIPS(1, kGroups)
       const Word q = rows.read();
       uint32_t sum = 0;
+      HLS_UNROLL_AHEAD
       for (uint32_t i = 0; i < kBytesPerWord; ++i) {
         HLS_UNROLL
         sum += get_byte(q, i);
@@ -53,6 +54,7 @@ void feed_activations(const Stage stage, Stream<Word>& rows, Streams (&out)[K::w
           HLS_TRIPS(1, kWords)
           HLS_PIPELINE(1)
           const bool ends_group = k % kGroupWords == kGroupWords - 1 || k + 1 == words;
+          HLS_UNROLL_AHEAD
           for (uint32_t port = 0; port < K::weight_ports; ++port) {
             HLS_UNROLL
             if (pass * K::weight_ports + port < stage.tiles) {

@@ -39,6 +39,7 @@ void quantize_queries(uint32_t rows, const ModelInfo info, Stream<Word>& in, Str
       HLS_TRIPS(1, float_words(K::heads * K::head_dim))
       HLS_PIPELINE(1)
       const Word word = in.read();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         x[w * kFloatsPerWord + lane] = get_float(word, lane);
@@ -82,6 +83,7 @@ inline void read_scales(Stream<Word>& in, uint32_t tokens, uint32_t scale_words,
       HLS_TRIPS(1, float_words(2 * KvHeads))
       HLS_PIPELINE(1)
       const Word word = in.read();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         const uint32_t i = w * kFloatsPerWord + lane;

@@ -10,6 +10,7 @@ namespace kernels {
 inline void read_tile_floats(Stream<Word>& in, float value[kTileRows]) {
   for (uint32_t half = 0; half < 2; ++half) {
     const Word word = in.read();
+    HLS_UNROLL_AHEAD
     for (uint32_t i = 0; i < kFloatsPerWord; ++i) {
       HLS_UNROLL
       value[half * kFloatsPerWord + i] = get_float(word, i);
@@ -53,6 +54,7 @@ void dequantize(const Stage stage, Parameters (&parameters)[K::weight_ports],
           const TileSums tile = sums[port].read();
           const AsymmetricScale s = scale[block * kBlockRows + i];
           TileValues values;
+          HLS_UNROLL_AHEAD
           for (uint32_t r = 0; r < kTileRows; ++r) {
             HLS_UNROLL
             const float y = dequantize_linear(static_cast<int64_t>(tile.value[r]), s,

@@ -29,6 +29,7 @@ void transform_blocks(uint32_t rows, uint32_t size, uint32_t block, float scale,
         HLS_TRIPS(1, MaxBlock / kFloatsPerWord)
         HLS_PIPELINE(1)
         const Word word = in.read();
+        HLS_UNROLL_AHEAD
         for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
           HLS_UNROLL
           x[w * kFloatsPerWord + lane] = get_float(word, lane);
@@ -53,6 +54,7 @@ void transform_blocks(uint32_t rows, uint32_t size, uint32_t block, float scale,
         HLS_TRIPS(1, MaxBlock / kFloatsPerWord)
         HLS_PIPELINE(1)
         Word word = zero_word();
+        HLS_UNROLL_AHEAD
         for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
           HLS_UNROLL
           const float value = x[w * kFloatsPerWord + lane];

@@ -50,6 +50,7 @@ inline void read_head(Stream<Word>& in, uint32_t head_dim, float x[MaxDim]) {
     HLS_TRIPS(1, MaxDim / kFloatsPerWord)
     HLS_PIPELINE(1)
     const Word word = in.read();
+    HLS_UNROLL_AHEAD
     for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
       HLS_UNROLL
       x[w * kFloatsPerWord + lane] = get_float(word, lane);
@@ -63,6 +64,7 @@ inline void write_head(const float x[MaxDim], uint32_t head_dim, Stream<Word>& o
     HLS_TRIPS(1, MaxDim / kFloatsPerWord)
     HLS_PIPELINE(1)
     Word word = zero_word();
+    HLS_UNROLL_AHEAD
     for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
       HLS_UNROLL
       const uint32_t i = w * kFloatsPerWord + lane;
@@ -175,6 +177,7 @@ void pack_queries(const Stage stage, const ModelInfo info, Stream<HeadTag>& tags
       const uint32_t half = tag.head * halves_per_head + j;  // of the row
       Word& target = pending[tag.row];
       if (half % 2 == 0) target = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kHalf; ++lane) {
         HLS_UNROLL
         set_lane(target, (half % 2) * kHalf + lane, get_lane(word, (j % 2) * kHalf + lane));
@@ -232,6 +235,7 @@ void quantize_kv(const Stage stage, const ModelInfo info, Stream<RowInfo>& rows,
       HLS_TRIPS(1, float_words(2 * K::kv_heads))
       HLS_PIPELINE(1)
       Word data = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         const uint32_t which = w * kFloatsPerWord + lane;
@@ -241,6 +245,7 @@ void quantize_kv(const Stage stage, const ModelInfo info, Stream<RowInfo>& rows,
           PageStore{arena, base[tag.row] + token[tag.row] * layout.scale_words() + w, false, data});
     }
   }
+  HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::kv_ports; ++port) {
     HLS_UNROLL
     out[port].write(PageStore{0, 0, true, zero_word()});

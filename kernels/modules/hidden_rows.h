@@ -86,6 +86,7 @@ void write_hidden(Word* result, uint32_t rows, uint32_t hidden, Stream<RowInfo>&
       HLS_TRIPS(1, float_words(K::hidden))
       HLS_PIPELINE(1)
       Word word = plain.read();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         if (w * kFloatsPerWord + lane >= hidden) set_lane(word, lane, 0);

@@ -15,6 +15,7 @@ struct TopNetwork {
   uint32_t id[kTopLogits];
 
   void clear() {
+    HLS_UNROLL_AHEAD
     for (uint32_t i = 0; i < kTopLogits; ++i) {
       HLS_UNROLL
       logit[i] = -kInfinity;
@@ -24,6 +25,7 @@ struct TopNetwork {
 
   void offer(float candidate, uint32_t candidate_id) {
     if (!(candidate > logit[kTopLogits - 1])) return;
+    HLS_UNROLL_AHEAD
     for (uint32_t i = kTopLogits - 1; i > 0; --i) {
       HLS_UNROLL
       const bool above = candidate > logit[i - 1];
@@ -100,6 +102,7 @@ void find_largest(uint32_t rows, uint32_t vocab, Stream<RowInfo>& list, Stream<W
     for (uint32_t w = 0; w < 2 * kTopLogits / kFieldsPerWord; ++w) {
       HLS_PIPELINE(1)
       Word word = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFieldsPerWord; ++lane) {
         HLS_UNROLL
         const uint32_t at = w * kFieldsPerWord + lane;
@@ -125,6 +128,7 @@ void sum_exponentials(uint32_t rows, uint32_t vocab, Stream<RowExtrema>& extrema
       HLS_TRIPS(1, float_words(K::vocab))
       HLS_PIPELINE(2)
       const Word word = logits.read();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         const uint32_t id = w * kFloatsPerWord + lane;

@@ -26,6 +26,7 @@ void write_pages(const PageArenas<K::kv_streams> arenas, uint32_t port, const St
     HLS_PIPELINE(1)
     const PageStore store = stores.read();
     last = store.last;
+    HLS_UNROLL_AHEAD
     for (uint32_t arena = 0; arena < K::kv_streams / K::kv_ports; ++arena) {
       HLS_UNROLL
       const uint32_t stream = arena * K::kv_ports + port;
@@ -83,6 +84,7 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
       ++block.rows;
       ++row;
     }
+    HLS_UNROLL_AHEAD
     for (uint32_t reader = 0; reader < kBlockReaders; ++reader) {
       HLS_UNROLL
       blocks[reader].write(block);
@@ -106,6 +108,7 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
             stream / K::kv_ports,
             id / K::kv_streams * layout.page_words() + layer * layout.layer_words(),
             left < kPageTokens ? left : kPageTokens};
+        HLS_UNROLL_AHEAD
         for (uint32_t port = 0; port < K::kv_ports; ++port) {
           HLS_UNROLL
           if (port == request.port) requests[port].write(request);
@@ -116,10 +119,12 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
   }
   const Block no_block = {true, 0, 0, {}};
   const PageRequest no_page = {true, false, 0, 0, 0, 0};
+  HLS_UNROLL_AHEAD
   for (uint32_t reader = 0; reader < kBlockReaders; ++reader) {
     HLS_UNROLL
     blocks[reader].write(no_block);
   }
+  HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::kv_ports; ++port) {
     HLS_UNROLL
     requests[port].write(no_page);
@@ -148,6 +153,7 @@ void load_pages(const PageArenas<K::kv_streams> arenas, uint32_t port, const Mod
                               : i < scales + bytes ? layout.keys() + i - scales
                                                    : layout.values() + i - scales - bytes;
       Word word = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t arena = 0; arena < K::kv_streams / K::kv_ports; ++arena) {
         HLS_UNROLL
         const uint32_t stream = arena * K::kv_ports + port;
@@ -177,6 +183,7 @@ void merge_pages(const ModelInfo info, Stream<PageRequest>& order, Words (&ports
                                   2 * K::kv_heads * divide_up(K::head_dim, kBytesPerWord)))
       HLS_PIPELINE(1)
       Word word = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t port = 0; port < K::kv_ports; ++port) {
         HLS_UNROLL
         if (port == page.port) word = ports[port].read();

@@ -21,9 +21,11 @@ inline void multiply_word(const Word& weights, const Word& inputs, uint32_t plan
   static_assert(kInputsPerWord % A::input_parallel == 0, "inputs of a word in whole steps");
   uint16_t w[kInputsPerWord][kTileRows];
   HLS_PARTITION(w, 0)
+  HLS_UNROLL_AHEAD
   for (uint32_t r = 0; r < kTileRows / 2; ++r) {
     HLS_UNROLL
     const uint32_t lane = get_lane(weights, r);
+    HLS_UNROLL_AHEAD
     for (uint32_t i = 0; i < kInputsPerWord; ++i) {
       HLS_UNROLL
       const uint32_t byte = (lane >> (8 * i)) & 255u;
@@ -58,6 +60,7 @@ inline void fold_group(const GroupSums& sums, const Word& q_sums, const uint8_t*
   for (uint32_t t = 0; t < rows; ++t) {
     HLS_TRIPS(1, kBlockRows)
     const int32_t correction = plane == 0 ? offset * static_cast<int32_t>(get_lane(q_sums, t)) : 0;
+    HLS_UNROLL_AHEAD
     for (uint32_t r = 0; r < kTileRows; ++r) {
       HLS_UNROLL
       const int64_t group = (static_cast<int64_t>(sums.value[t][r]) << (4 * plane)) - correction;
@@ -85,6 +88,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
       precision.grouped ? divide_up(divide_up(stage.inputs, kGroupInputs), 2) : 0;
   for (uint32_t g = 0; g < kGroups; ++g) {
     HLS_PIPELINE(1)
+    HLS_UNROLL_AHEAD
     for (uint32_t r = 0; r < kTileRows; ++r) {
       HLS_UNROLL
       multipliers[g][r] = 1;
@@ -98,6 +102,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
         HLS_TRIPS(0, kGroups / 2)
         HLS_PIPELINE(1)
         const Word word = weights.read();
+        HLS_UNROLL_AHEAD
         for (uint32_t i = 0; i < kBytesPerWord; ++i) {
           HLS_UNROLL
           multipliers[2 * w + i / kTileRows][i % kTileRows] =
@@ -109,6 +114,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
       GroupSums sums;
       for (uint32_t t = 0; t < kBlockRows; ++t) {
         HLS_PIPELINE(1)
+        HLS_UNROLL_AHEAD
         for (uint32_t r = 0; r < kTileRows; ++r) {
           HLS_UNROLL
           totals[t][r] = 0;
@@ -128,6 +134,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
                        precision.weight_offset(), totals);
             for (uint32_t t = 0; t < kBlockRows; ++t) {
               HLS_PIPELINE(1)
+              HLS_UNROLL_AHEAD
               for (uint32_t r = 0; r < kTileRows; ++r) {
                 HLS_UNROLL
                 sums.value[t][r] = 0;
@@ -140,6 +147,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
         HLS_TRIPS(1, kBlockRows)
         HLS_PIPELINE(1)
         TileSums result;
+        HLS_UNROLL_AHEAD
         for (uint32_t r = 0; r < kTileRows; ++r) {
           HLS_UNROLL
           result.value[r] = totals[t][r];

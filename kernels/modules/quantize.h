@@ -26,6 +26,7 @@ void quantize_rows(uint32_t rows, uint32_t size, uint32_t levels, Stream<Word>& 
       HLS_TRIPS(1, MaxSize / kFloatsPerWord)
       HLS_PIPELINE(1)
       row[w] = in.read();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         const float x = get_float(row[w], lane);
@@ -41,6 +42,7 @@ void quantize_rows(uint32_t rows, uint32_t size, uint32_t levels, Stream<Word>& 
     for (uint32_t w = 0; w < words; ++w) {
       HLS_TRIPS(1, MaxSize / kFloatsPerWord)
       HLS_PIPELINE(1)
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         const uint32_t at = w * kFloatsPerWord + lane;

@@ -23,6 +23,7 @@ void add_residual(const Stage stage, Stream<TileValues>& tiles, Stream<Word>& re
       const Word y = half_of(tile, half);
       const Word x = residuals.read();
       Word sum = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
         set_float(sum, lane, get_float(x, lane) + get_float(y, lane));
@@ -50,6 +51,7 @@ void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>&
       gate[at.row] = tile;
     } else {
       TileValues y;
+      HLS_UNROLL_AHEAD
       for (uint32_t r = 0; r < kTileRows; ++r) {
         HLS_UNROLL
         y.value[r] = silu(gate[at.row].value[r]) * tile.value[r];

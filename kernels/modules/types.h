@@ -184,6 +184,7 @@ inline Store end_of_stores() { return Store{0, true, zero_word()}; }
 // The two words of a tile's values, half 0 or 1.
 inline Word half_of(const TileValues& tile, uint32_t half) {
   Word word = zero_word();
+  HLS_UNROLL_AHEAD
   for (uint32_t i = 0; i < kFloatsPerWord; ++i) {
     HLS_UNROLL
     set_float(word, i, tile.value[half * kFloatsPerWord + i]);

@@ -30,6 +30,7 @@ void load_tiles(const Arenas<K::weight_streams> arenas, uint32_t port, const Sta
       HLS_TRIPS(5, 4 * float_words(K::ffn))
       HLS_PIPELINE(1)
       Word word = zero_word();
+      HLS_UNROLL_AHEAD
       for (uint32_t stream = 0; stream < K::weight_streams; ++stream) {
         HLS_UNROLL
         if (stream % K::weight_ports == port && stream == owner)

@@ -34,6 +34,7 @@ void attend(const Word* desc, const PageArenas<K::kv_streams> pages, const Launc
 
   HLS_TASK(plan_attention<K>(desc, launch, info, layer, blocks, requests, order));
   HLS_TASK(quantize_queries<K>(launch.rows, info, queries, query_words, query_factors));
+  HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::kv_ports; ++port) {
     HLS_UNROLL
     HLS_TASK_AT(port, load_pages<K>(pages, port, info, requests[port], page_words[port]));

@@ -70,6 +70,7 @@ void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage,
                                   Precision::decode(stage.precision).levels(), rows, scales,
                                   quantized));
   HLS_TASK(feed_activations<K, kInputs>(stage, quantized, activations));
+  HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::weight_ports; ++port) {
     HLS_UNROLL
     HLS_TASK_AT(port, load_tiles<K>(weights, port, stage, parameters[port], loaded[port]));
@@ -144,6 +145,7 @@ void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Wor
   HLS_TASK(store_logits<K>(stage, rows_logits, logit_tiles, logit_stores));
   HLS_TASK(merge_stores(stage, query_stores, sum_stores, gate_stores, logit_stores, stores));
   HLS_TASK(write_stores(scratch_out, stores));
+  HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::kv_ports; ++port) {
     HLS_UNROLL
     HLS_TASK_AT(port, write_pages<K>(pages, port, stage, page_stores[port]));
