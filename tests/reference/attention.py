@@ -120,15 +120,22 @@ def _probabilities(e: Floats, levels: int) -> Floats:
 
 
 def _weighted_sum(numerator: Floats, values: Floats, levels: int) -> Floats:
-    """float(sum_t n_t v_t): exact in float32 over blocks whose sums of magnitudes stay below 2^24,
-    else in binary64 (65535 * 127 * 131072 < 2^41). The integer 0 is +0."""
-    tokens = values.shape[1]
-    block = _EXACT // (levels * 127)
-    if block < 64:
-        total = np.matmul(numerator.astype(np.float64), values.astype(np.float64))
+    """float(sum_t n_t v_t), the integer 0 being +0. Integers of 16 bits go byte by byte; the whole
+    sum, below 65535 * 127 * 131072 < 2^41, is exact in binary64."""
+    if levels <= 255:
+        total = _byte_sum(numerator, values)
     else:
-        parts = (slice(at, at + block) for at in range(0, tokens, block))
-        total = np.float64(0)
-        for part in parts:
-            total = total + np.matmul(numerator[..., part], values[:, part])
+        high = np.floor(numerator * F32(2**-8))
+        total = 256 * _byte_sum(high, values) + _byte_sum(numerator - 256 * high, values)
     return (total + 0.0).astype(F32)
+
+
+def _byte_sum(numerator: Floats, values: Floats) -> np.ndarray:
+    """sum_t n_t v_t of n in 0..255, exact: in float32 over blocks of tokens whose sums of
+    magnitudes stay below 2^24, then in binary64."""
+    block = _EXACT // (255 * 127)
+    total = np.float64(0)
+    for at in range(0, values.shape[1], block):
+        part = slice(at, at + block)
+        total = total + np.matmul(numerator[..., part], values[:, part])
+    return total
