@@ -1,6 +1,5 @@
 #include "host/device.h"
 
-#include <dirent.h>
 #include <experimental/xrt_system.h>
 #include <experimental/xrt_xclbin.h>
 #include <fcntl.h>
@@ -12,6 +11,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <utility>
+
+#include "host/sysfs.h"
 
 namespace flexllm::host {
 namespace {
@@ -27,18 +28,6 @@ tl::unexpected<DeviceError> fail(Kind kind, std::string message) {
 bool has_driver_library(const fs::path& xrt) {
   std::error_code ignored;
   return fs::exists(xrt / "lib" / "libxrt_core.so.2", ignored);
-}
-
-// The names in a folder; none if it cannot be read.
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  DIR* const directory = ::opendir(folder.c_str());
-  if (directory == nullptr) return names;
-  while (const dirent* entry = ::readdir(directory)) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  ::closedir(directory);
-  return names;
 }
 
 DeviceError cannot_open(const std::string& name, const std::exception& thrown) {

@@ -309,11 +309,6 @@ tl::expected<void, DeviceError> Engine::recover() {
   }
 }
 
-std::map<std::string, double> Engine::sensors() const {
-  if (!state_->session) return {};
-  return state_->session->device().sensors();
-}
-
 std::string Engine::description() const {
   if (!state_->session) return state_->map.accelerator + " on a lost card";
   const DeviceInfo& info = state_->session->device().info();

@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -137,8 +136,6 @@ class Engine {
   // allocations stay as they are. If it fails it may be tried again.
   tl::expected<void, DeviceError> recover();
 
-  // What the card measures now (device.h); empty while it is lost.
-  std::map<std::string, double> sensors() const;
   // One line for logs: card, shell, accelerator, and how weights reached it.
   std::string description() const;
 

@@ -88,7 +88,6 @@ TEST_F(FaultTest, AFailedResetIsReportedAndMayBeTriedAgain) {
   EXPECT_EQ(failed.error().kind, Kind::reset_failed);
   EXPECT_NE(failed.error().message.find("returned 1"), std::string::npos) << failed.error().message;
   EXPECT_FALSE(engine->start(chunk(Stage::decode, pages, 0, {1})).has_value());
-  EXPECT_TRUE(engine->sensors().empty());
 
   std::filesystem::create_directory(script);
   ASSERT_TRUE(engine->recover().has_value());
