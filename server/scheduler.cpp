@@ -188,12 +188,13 @@ void Scheduler::drop_departed() {
 void Scheduler::admit() {
   while (!waiting_.empty() && running_.size() < max_sequences_) {
     Sequence& next = *waiting_.front();
-    const uint32_t need = pages_for(next.tokens().size());
+    const uint32_t need = pages_for(next.length());
     // Room for those that run to grow by a page each, or they would be preempted at once.
     if (backend_->pages().available() < need + running_.size()) break;
     auto pages = backend_->pages().allocate(need);
     if (!pages) break;
     next.pages = std::move(*pages);
+    next.enter();
     if (!next.job().started) {
       next.job().started = true;
       metrics_->queue_s.observe(seconds_since(next.job().submitted));
@@ -214,7 +215,7 @@ void Scheduler::make_room() {
   for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
     const size_t have = sequence.pages.size();
-    const size_t need = pages_for(sequence.tokens().size());
+    const size_t need = pages_for(sequence.length());
     if (need <= have) {
       ++i;
     } else if (auto pages = backend_->pages().allocate(static_cast<uint32_t>(need - have))) {

@@ -27,9 +27,13 @@ Sequence::Sequence(std::shared_ptr<Job> job, uint32_t choice, uint32_t max_token
       choice_(choice),
       max_tokens_(max_tokens),
       prompt_(static_cast<uint32_t>(job_->request.prompts[choice / job_->request.n].size())),
-      tokens_(job_->request.prompts[choice / job_->request.n]),
-      sampler_(sampling_of(job_->request, choice, text), tokens_),
       text_(job_->request.stop) {}
+
+void Sequence::enter() {
+  if (!tokens_.empty()) return;
+  tokens_ = job_->request.prompts[choice_ / job_->request.n];
+  sampler_.emplace(sampling_of(job_->request, choice_, text_model_), tokens_);
+}
 
 bool Sequence::before(const Sequence& other) const {
   auto key = [](const Sequence& s) {
@@ -75,9 +79,9 @@ host::Sampler& Sequence::sampler() {
     std::vector<uint32_t> banned = text_model_.end_tokens();
     const auto& stop = job_->request.stop_token_ids;
     banned.insert(banned.end(), stop.begin(), stop.end());
-    sampler_.ban_next(banned);
+    sampler_->ban_next(banned);
   }
-  return sampler_;
+  return *sampler_;
 }
 
 bool Sequence::ends(uint32_t token) const {

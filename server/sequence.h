@@ -36,11 +36,18 @@ class Sequence {
 
   Job& job() { return *job_; }
   const Job& job() const { return *job_; }
+  // Called when it gets a slot: until the first time it holds no tokens of its own, so that what
+  // waits is small.
+  void enter();
+  // Prompt and what was generated; after enter().
   std::span<const uint32_t> tokens() const { return tokens_; }
+  uint32_t length() const {
+    return tokens_.empty() ? prompt_ : static_cast<uint32_t>(tokens_.size());
+  }
   // Positions whose keys and values the card does not have yet; 1 when ready to decode.
-  uint32_t remaining() const { return static_cast<uint32_t>(tokens_.size()) - computed_; }
+  uint32_t remaining() const { return length() - computed_; }
   uint32_t computed() const { return computed_; }
-  uint32_t generated() const { return static_cast<uint32_t>(tokens_.size()) - prompt_; }
+  uint32_t generated() const { return length() - prompt_; }
   uint32_t prompt_size() const { return prompt_; }
   // Whether it goes before `other`: by priority, arrival, and place in its request.
   bool before(const Sequence& other) const;
@@ -82,9 +89,9 @@ class Sequence {
   const uint32_t choice_;
   const uint32_t max_tokens_;
   const uint32_t prompt_;
-  std::vector<uint32_t> tokens_;  // prompt and what was generated
+  std::vector<uint32_t> tokens_;
   uint32_t computed_ = 0;
-  host::Sampler sampler_;
+  std::optional<host::Sampler> sampler_;
   TextStream text_;
   size_t echo_characters_ = 0;
   std::string ready_;                        // text that may be shown, not yet taken

@@ -1,0 +1,110 @@
+#include "cli/device.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/exit_code.h"
+#include "host/device.h"
+
+namespace flexllm::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kCardLibrary = "libflexllm_card.so";
+constexpr const char* kCardReset = "bin/flexllm-card-reset";
+constexpr const char* kEmulatedBitstream = "share/flexllm/u280-combined.xclbin";
+
+std::string_view variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string_view() : std::string_view(value);
+}
+
+bool on_emulated_card() { return variable("LD_PRELOAD").find(kCardLibrary) != std::string::npos; }
+
+fs::path program() { return fs::read_symlink("/proc/self/exe"); }
+
+// A file that came with the program: beside it (build tree) or one folder up (installation).
+fs::path companion(const fs::path& file) {
+  const fs::path folder = program().parent_path();
+  for (const auto& base : {folder, folder.parent_path()}) {
+    if (fs::exists(base / file)) return base / file;
+  }
+  return {};
+}
+
+[[noreturn]] void restart_on_emulated_card() {
+  const fs::path library = companion(fs::path("lib") / kCardLibrary);
+  if (library.empty()) {
+    throw Failure(kDevice, fmt::format("the emulated card, lib/{}, is not beside {}", kCardLibrary,
+                                       program().string()));
+  }
+  host::locate_xrt();
+  std::string preload = library.string();
+  if (!variable("LD_PRELOAD").empty()) preload += ":" + std::string(variable("LD_PRELOAD"));
+  ::setenv("LD_PRELOAD", preload.c_str(), 1);
+  ::setenv("FLEXLLM_EMULATED_CARDS", "1", 0);
+  ::setenv("FLEXLLM_CARD_CONTROL", fmt::format("@flexllm-card-{}", ::getpid()).c_str(), 0);
+  const fs::path settings = fs::path(variable("XILINX_XRT")) / "xrt.ini";
+  if (fs::exists(settings)) ::setenv("XRT_INI_PATH", settings.c_str(), 0);
+
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::string line(std::istreambuf_iterator<char>(in), {});
+  std::vector<char*> arguments;
+  for (size_t at = 0; at < line.size(); at += std::strlen(&line[at]) + 1) {
+    arguments.push_back(&line[at]);
+  }
+  arguments.push_back(nullptr);
+  ::execv(program().c_str(), arguments.data());
+  throw Failure(kDevice,
+                fmt::format("cannot start again on the emulated card: {}", std::strerror(errno)));
+}
+
+}  // namespace
+
+host::EngineOptions choose_device(const ModelOptions& options) {
+  const bool asked_for_emulated = options.device == "emulated";
+  std::string device = options.device;
+  if (!on_emulated_card() && (asked_for_emulated || device == "auto")) {
+    if (asked_for_emulated) restart_on_emulated_card();
+    const auto cards = host::list_devices();
+    if (!cards || cards->empty()) restart_on_emulated_card();
+  }
+  if (asked_for_emulated || device == "auto") device = "0";
+
+  host::EngineOptions engine;
+  engine.device = device;
+  engine.bitstream = options.bitstream;
+  engine.memory_map = options.memory_map;
+  engine.max_kv_bytes = options.max_kv_bytes;
+  engine.launch_timeout = options.launch_timeout;
+  engine.reset_command = options.reset_command;
+  if (on_emulated_card()) {
+    fmt::print(stderr, "device: emulated card{}; no figure of it is a figure of a card\n",
+               asked_for_emulated ? "" : " (no Alveo card was found)");
+    const fs::path reset = companion(kCardReset);
+    if (engine.reset_command.empty() && !reset.empty()) {
+      engine.reset_command = fmt::format("'{}' {}", reset.string(), device);
+    }
+    if (engine.bitstream.empty()) engine.bitstream = companion(kEmulatedBitstream);
+    if (engine.bitstream.empty()) {
+      throw Failure(kDevice,
+                    fmt::format("{} is not beside {}", kEmulatedBitstream, program().string()));
+    }
+  } else {
+    fmt::print(stderr, "device: card {}\n", device);
+    if (engine.bitstream.empty()) throw Failure(kUsage, "a card needs --bitstream FILE.xclbin");
+  }
+  return engine;
+}
+
+}  // namespace flexllm::cli

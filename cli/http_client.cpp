@@ -1,0 +1,177 @@
+#include "cli/http_client.h"
+
+#include <sys/socket.h>
+
+#include <array>
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/buffer_body.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/write.hpp>
+#include <limits>
+
+#include "cli/sse_reader.h"
+
+namespace flexllm::cli {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using boost::system::error_code;
+using nlohmann::json;
+
+// What a server's error body says, or its status.
+std::string error_message(int status, const std::string& body) {
+  const json parsed = json::parse(body, nullptr, false);
+  if (parsed.is_object() && parsed.contains("error") && parsed["error"].is_object()) {
+    return parsed["error"].value("message", "HTTP status " + std::to_string(status));
+  }
+  return "the server answered with HTTP status " + std::to_string(status);
+}
+
+}  // namespace
+
+tl::expected<ServerUrl, std::string> parse_url(std::string_view url) {
+  constexpr std::string_view kScheme = "http://";
+  if (!url.starts_with(kScheme)) return tl::unexpected(std::string("a URL begins with http://"));
+  url.remove_prefix(kScheme.size());
+  const size_t slash = url.find('/');
+  std::string_view authority = url.substr(0, slash);
+  ServerUrl out;
+  out.port = "80";
+  const size_t colon = authority.rfind(':');
+  if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos) {
+    out.port = authority.substr(colon + 1);
+    authority = authority.substr(0, colon);
+    if (out.port.empty() || out.port.find_first_not_of("0123456789") != std::string::npos) {
+      return tl::unexpected(std::string("the port of a URL is a number"));
+    }
+  }
+  if (authority.starts_with('[') && authority.ends_with(']')) {
+    authority = authority.substr(1, authority.size() - 2);
+  }
+  if (authority.empty()) return tl::unexpected(std::string("the URL names no host"));
+  out.host = authority;
+  if (slash != std::string_view::npos) out.base = url.substr(slash);
+  while (out.base.ends_with('/')) out.base.pop_back();
+  if (out.base.ends_with("/v1")) out.base.resize(out.base.size() - 3);
+  return out;
+}
+
+void HttpClient::interrupt() noexcept {
+  interrupted_ = true;
+  const int socket = socket_;
+  if (socket >= 0) ::shutdown(socket, SHUT_RDWR);
+}
+
+// Calls `take` with the status and each piece of the body until it returns false.
+tl::expected<void, ClientError> HttpClient::exchange(
+    const std::string& method, const std::string& path, const std::string& body,
+    const std::function<bool(int, std::string_view)>& take) {
+  using Kind = ClientError::Kind;
+  interrupted_ = false;
+  auto failed = [this](Kind kind, const std::string& message) {
+    return tl::unexpected(ClientError{interrupted_ ? Kind::interrupted : kind, message});
+  };
+  asio::io_context io;
+  asio::ip::tcp::socket socket(io);
+  error_code error;
+  asio::ip::tcp::resolver resolver(io);
+  const auto places = resolver.resolve(url_.host, url_.port, error);
+  if (error) return failed(Kind::unreachable, url_.host + ": " + error.message());
+  asio::connect(socket, places, error);
+  if (error) return failed(Kind::unreachable, error.message());
+  // The number is good for as long as this function runs.
+  socket_ = socket.native_handle();
+  struct Forget {
+    std::atomic<int>& socket;
+    ~Forget() { socket = -1; }
+  } forget{socket_};
+  if (interrupted_) return failed(Kind::interrupted, "");
+
+  http::request<http::string_body> request(http::string_to_verb(method), url_.base + path, 11);
+  request.set(http::field::host, url_.host + ":" + url_.port);
+  if (!key_.empty()) request.set(http::field::authorization, "Bearer " + key_);
+  if (!body.empty()) request.set(http::field::content_type, "application/json");
+  request.body() = body;
+  request.prepare_payload();
+  http::write(socket, request, error);
+  if (error) return failed(Kind::broken, error.message());
+
+  boost::beast::flat_buffer buffer;
+  http::response_parser<http::buffer_body> parser;
+  parser.body_limit(std::numeric_limits<uint64_t>::max());
+  http::read_header(socket, buffer, parser, error);
+  std::array<char, 16384> bytes;
+  while (!error && !parser.is_done()) {
+    parser.get().body().data = bytes.data();
+    parser.get().body().size = bytes.size();
+    http::read_some(socket, buffer, parser, error);
+    if (error == http::error::need_buffer) error = {};
+    const size_t got = bytes.size() - parser.get().body().size;
+    if (got > 0 && !take(parser.get().result_int() & 0xFFFF, {bytes.data(), got})) return {};
+  }
+  if (interrupted_ || error) return failed(Kind::broken, error.message());
+  return {};
+}
+
+tl::expected<json, ClientError> HttpClient::get(const std::string& path) {
+  std::string body;
+  int status = 0;
+  const auto done = exchange("GET", path, "", [&](int code, std::string_view piece) {
+    status = code;
+    body += piece;
+    return true;
+  });
+  if (!done) return tl::unexpected(done.error());
+  if (status != 200) {
+    return tl::unexpected(ClientError{ClientError::Kind::refused, error_message(status, body)});
+  }
+  json parsed = json::parse(body, nullptr, false);
+  if (parsed.is_discarded()) {
+    return tl::unexpected(ClientError{ClientError::Kind::broken, "the answer is not JSON"});
+  }
+  return parsed;
+}
+
+tl::expected<void, ClientError> HttpClient::stream(
+    const std::string& path, const json& body, const std::function<void(const json&)>& on_event) {
+  using Kind = ClientError::Kind;
+  std::string refusal;
+  int status = 0;
+  bool done = false;
+  std::string failure;
+  SseReader reader;
+  const auto end = exchange("POST", path, body.dump(), [&](int code, std::string_view piece) {
+    status = code;
+    if (status != 200) {
+      refusal += piece;
+      return true;
+    }
+    for (const auto& data : reader.feed(piece)) {
+      if (data == "[DONE]") {
+        done = true;
+        return false;
+      }
+      const json event = json::parse(data, nullptr, false);
+      if (event.is_object() && event.contains("error")) {
+        failure = error_message(status, data);
+        return false;
+      }
+      if (event.is_object()) on_event(event);
+    }
+    return true;
+  });
+  if (!end) return end;
+  if (status != 200)
+    return tl::unexpected(ClientError{Kind::refused, error_message(status, refusal)});
+  if (!failure.empty()) return tl::unexpected(ClientError{Kind::refused, failure});
+  if (!done) return tl::unexpected(ClientError{Kind::broken, "the answer was cut off"});
+  return {};
+}
+
+}  // namespace flexllm::cli

@@ -1,0 +1,54 @@
+// The program `flexllm`.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "cli/exit_code.h"
+#include "cli/subcommand.h"
+
+namespace flexllm::cli {
+namespace {
+
+constexpr Subcommand kSubcommands[] = {
+    {"serve", "Serve a model over the OpenAI API", add_serve},
+    {"chat", "Talk with a served model", add_chat},
+    {"run", "Answer one prompt", add_run},
+    {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
+};
+
+int run(int argc, char** argv) {
+  CLI::App app("FlexLLM: language models on an FPGA", "flexllm");
+  app.set_version_flag("--version", "flexllm " FLEXLLM_VERSION);
+  app.require_subcommand(1);
+  std::vector<std::pair<CLI::App*, Run>> runs;
+  for (const auto& subcommand : kSubcommands) {
+    CLI::App* added = app.add_subcommand(subcommand.name, subcommand.summary);
+    runs.emplace_back(added, subcommand.add(*added));
+  }
+  try {
+    app.parse(argc, argv);
+    for (const auto& [subcommand, body] : runs) {
+      if (subcommand->parsed()) return body();
+    }
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  return kUsage;
+}
+
+}  // namespace
+}  // namespace flexllm::cli
+
+int main(int argc, char** argv) {
+  try {
+    return flexllm::cli::run(argc, argv);
+  } catch (const flexllm::cli::Failure& failure) {
+    std::fprintf(stderr, "flexllm: %s\n", failure.what());
+    return failure.code;
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "flexllm: %s\n", failure.what());
+    return flexllm::cli::kFailed;
+  }
+}

@@ -1,0 +1,135 @@
+#include "cli/model.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <utility>
+
+#include "cli/exit_code.h"
+#include "formats/error.h"
+#include "formats/packed_model.h"
+#include "host/memory_map.h"
+#include "quantizer/packed_cache.h"
+#include "server/engine_backend.h"
+#include "server/model_text.h"
+
+namespace flexllm::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A line that counts on a terminal, and one line elsewhere.
+class Progress {
+ public:
+  explicit Progress(std::string what) : what_(std::move(what)), terminal_(isatty(STDERR_FILENO)) {
+    if (!terminal_) fmt::print(stderr, "{}\n", what_);
+  }
+  void show(double share) {
+    const int percent = static_cast<int>(share * 100);
+    if (!terminal_ || percent == last_) return;
+    last_ = percent;
+    fmt::print(stderr, "\r{}: {}%", what_, percent);
+    if (percent == 100) fmt::print(stderr, "\n");
+    std::fflush(stderr);
+  }
+
+ private:
+  const std::string what_;
+  const bool terminal_;
+  int last_ = -1;
+};
+
+host::MemoryMap memory_map_of(const host::EngineOptions& options) {
+  fs::path path = options.memory_map;
+  if (path.empty()) path = fs::path(options.bitstream).replace_extension(".json");
+  auto map = host::read_memory_map(path);
+  if (!map) throw Failure(kDevice, map.error().message);
+  return std::move(*map);
+}
+
+fs::path packed_path(const ModelOptions& options, const host::EngineOptions& engine_options) {
+  if (formats::PackedModel::is_packed(options.model)) return options.model;
+  quantizer::PackOptions pack;
+  pack.scheme = quantizer::Scheme::parse(options.scheme);
+  pack.streams = memory_map_of(engine_options).weight_streams;
+  pack.source = options.model.filename().string();
+  const auto cached = quantizer::find_packed(options.model, pack);
+  if (cached.present) return cached.path;
+  Progress progress(fmt::format("packing {} as {} (once)", options.model.string(), options.scheme));
+  pack.progress = [&progress](double share) { progress.show(share); };
+  return quantizer::ensure_packed(options.model, pack);
+}
+
+}  // namespace
+
+void add_model_options(OptionTable& table, ModelOptions& options) {
+  table.group("Model");
+  table.add(
+      "model", options.model,
+      "Packed model, GGUF file or Hugging Face folder; what is not packed is packed once into "
+      "the user's cache");
+  table.add("served-model-name", options.served_model_name,
+            "Name that clients ask for; empty: that of the model's file");
+  table.add("scheme", options.scheme, "Quantisation of a model that is not packed yet");
+  table.group("Device");
+  table.add("device", options.device,
+            "'emulated', an index or a PCI address; 'auto': a card if there is one, else emulated");
+  table.add("bitstream", options.bitstream, "The card's .xclbin; the emulated card brings its own");
+  table.add("memory-map", options.memory_map,
+            "JSON of the accelerator; empty: beside the bitstream");
+  table.add("reset-command", options.reset_command,
+            "Shell command that resets a card that hangs; empty: it is only reopened");
+  table.add("launch-timeout", options.launch_timeout, "After this a kernel counts as stuck");
+  table.add("max-kv-bytes", options.max_kv_bytes, 0, UINT64_MAX,
+            "Memory for the KV cache; 0: all that its banks have");
+}
+
+void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options) {
+  table.group("Scheduling");
+  table.add("context-length", options.context_length, 0, UINT32_MAX,
+            "Tokens that prompt and answer share at most; 0: as many as the model and card take");
+  table.add("max-sequences", options.max_sequences, 0, 4096,
+            "Choices on the card at once; 0: as many as a decode launch has rows");
+  table.add("prefill-chunk", options.prefill_chunk, 1, 1u << 20,
+            "Tokens of prompts that are computed beside one decode step");
+  table.add("max-queue", options.max_queue, 1, 1u << 20, "Requests that may wait; then 429");
+  table.add("stream-buffer-bytes", options.result_bytes, 1u << 12, 1u << 30,
+            "Unread answer after which a slow reader is dropped");
+  table.add("max-faults", options.max_faults, 0, 1000,
+            "Failed launches of a request before it is given up");
+  table.add("recovery-pause", options.recovery_pause, "Between attempts to bring a lost card back");
+}
+
+LoadedModel load_model(const ModelOptions& options, const host::EngineOptions& engine_options) {
+  if (options.model.empty()) throw Failure(kUsage, "--model is required");
+  if (!fs::exists(options.model)) {
+    throw Failure(kModel, options.model.string() + ": there is no such file or folder");
+  }
+  try {
+    const fs::path path = packed_path(options, engine_options);
+    auto packed = std::make_shared<const formats::PackedModel>(path);
+    const formats::PackedModelInfo& info = packed->info();
+    LoadedModel loaded;
+    loaded.served.name = options.served_model_name;
+    if (loaded.served.name.empty()) loaded.served.name = fs::path(info.source).stem().string();
+    if (loaded.served.name.empty()) loaded.served.name = options.model.stem().string();
+    loaded.served.defaults = info.generation;
+    loaded.served.text = std::make_shared<server::ModelText>(info.tokenizer, info.generation);
+    fmt::print(stderr, "loading {} ({}) onto the card\n", loaded.served.name, info.scheme);
+    auto engine = host::Engine::open(engine_options, packed);
+    if (!engine) {
+      throw Failure(kDevice, fmt::format("{}: {}", host::to_string(engine.error().kind),
+                                         engine.error().message));
+    }
+    loaded.backend = std::make_unique<server::EngineBackend>(std::move(*engine));
+    return loaded;
+  } catch (const Failure&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Failure(kModel, error.what());
+  }
+}
+
+}  // namespace flexllm::cli

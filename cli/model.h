@@ -1,0 +1,43 @@
+// The composition: from the options of a command to a model on a card, ready to be scheduled. Used
+// by one thread at start-up.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "cli/option_table.h"
+#include "host/engine.h"
+#include "server/backend.h"
+#include "server/scheduler.h"
+#include "server/service.h"
+
+namespace flexllm::cli {
+
+struct ModelOptions {
+  std::filesystem::path model;
+  std::string served_model_name;
+  std::string scheme = "w8a8kv8-lm8";
+  std::string device = "auto";
+  std::filesystem::path bitstream;
+  std::filesystem::path memory_map;
+  std::string reset_command;
+  std::chrono::milliseconds launch_timeout{30000};
+  uint64_t max_kv_bytes = 0;
+};
+
+void add_model_options(OptionTable& table, ModelOptions& options);
+void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options);
+
+struct LoadedModel {
+  server::ServedModel served;
+  std::unique_ptr<server::Backend> backend;
+};
+
+// Packs the model if it is not packed yet (once; then it lies in the cache), opens the card and
+// streams the weights to it. Says on stderr what takes time. Throws Failure.
+LoadedModel load_model(const ModelOptions& options, const host::EngineOptions& engine_options);
+
+}  // namespace flexllm::cli

@@ -1,0 +1,208 @@
+#include "cli/option_table.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "cli/exit_code.h"
+
+namespace flexllm::cli {
+namespace {
+
+std::string seconds_text(std::chrono::milliseconds time) {
+  return fmt::format("{:g}", static_cast<double>(time.count()) / 1000);
+}
+
+std::vector<std::string> words_of(const nlohmann::json& value) {
+  std::vector<std::string> words;
+  if (value.is_array()) {
+    for (const auto& item : value) {
+      for (auto& word : words_of(item)) words.push_back(std::move(word));
+    }
+  } else if (value.is_string()) {
+    words.push_back(value.get<std::string>());
+  } else {
+    words.push_back(value.dump());
+  }
+  return words;
+}
+
+}  // namespace
+
+std::string key_name(std::string_view option) {
+  std::string name(option);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+std::string variable_name(std::string_view option) {
+  std::string name = "FLEXLLM_" + key_name(option);
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+OptionTable::Entry& OptionTable::push(const std::string& name, std::string type,
+                                      std::string initial, std::string help) {
+  entries_.push_back(std::make_unique<Entry>());
+  Entry& entry = *entries_.back();
+  entry.name = name;
+  entry.group = group_;
+  entry.type = std::move(type);
+  entry.initial = std::move(initial);
+  entry.help = std::move(help);
+  return entry;
+}
+
+void OptionTable::add(const std::string& name, std::string& target, std::string help) {
+  push(name, "TEXT", target, std::move(help)).set = [&target](const auto& words) {
+    target = words.back();
+  };
+}
+
+void OptionTable::add(const std::string& name, std::filesystem::path& target, std::string help) {
+  push(name, "PATH", target.string(), std::move(help)).set = [&target](const auto& words) {
+    target = words.back();
+  };
+}
+
+void OptionTable::add(const std::string& name, bool& target, std::string help) {
+  push(name, "", "", std::move(help)).set = [&target](const auto& words) {
+    const std::string& word = words.back();
+    if (word != "true" && word != "false" && word != "1" && word != "0") {
+      throw std::invalid_argument("true or false");
+    }
+    target = word == "true" || word == "1";
+  };
+}
+
+void OptionTable::add(const std::string& name, std::vector<std::string>& target, std::string help) {
+  Entry& entry = push(name, "TEXT,...", fmt::format("{}", fmt::join(target, ",")), std::move(help));
+  entry.list = true;
+  entry.set = [&target](const auto& words) {
+    target.clear();
+    for (const auto& word : words) {
+      for (const auto& part : CLI::detail::split(word, ',')) {
+        if (!part.empty()) target.push_back(part);
+      }
+    }
+  };
+}
+
+void OptionTable::add(const std::string& name, std::chrono::milliseconds& target,
+                      std::string help) {
+  push(name, "SECONDS", seconds_text(target), std::move(help)).set = [&target](const auto& words) {
+    const std::string& word = words.back();
+    char* end = nullptr;
+    const double seconds = std::strtod(word.c_str(), &end);
+    if (word.empty() || *end != '\0' || !(seconds >= 0 && seconds <= 1e9)) {
+      throw std::invalid_argument("a number of seconds");
+    }
+    target = std::chrono::milliseconds(std::llround(seconds * 1000));
+  };
+}
+
+void OptionTable::add_integer(const std::string& name, std::string initial, uint64_t low,
+                              uint64_t high, std::string help, std::function<void(uint64_t)> set) {
+  push(name, "INT", std::move(initial), std::move(help)).set = [=](const auto& words) {
+    const std::string& word = words.back();
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error != std::errc() || end != word.data() + word.size() || value < low || value > high) {
+      throw std::invalid_argument(fmt::format("an integer between {} and {}", low, high));
+    }
+    set(value);
+  };
+}
+
+void OptionTable::attach(CLI::App& app) {
+  app.add_option("--config", config_, "JSON file with these options, '_' for '-' in their names")
+      ->type_name("PATH")
+      ->envname("FLEXLLM_CONFIG");
+  app.add_flag("--help-markdown", wants_markdown_, "Print this reference as Markdown");
+  for (auto& entry : entries_) {
+    const std::string flag = "--" + entry->name;
+    if (entry->type.empty()) {
+      entry->option = app.add_flag(flag, entry->switched, entry->help);
+    } else {
+      entry->option = app.add_option(flag, entry->words, entry->help);
+      entry->option->type_name(entry->type)->default_str(entry->initial);
+      entry->option->expected(1)->allow_extra_args(false);
+      entry->option->multi_option_policy(entry->list ? CLI::MultiOptionPolicy::TakeAll
+                                                     : CLI::MultiOptionPolicy::TakeLast);
+    }
+    entry->option->group(entry->group);
+  }
+}
+
+void OptionTable::set(Entry& entry, const std::vector<std::string>& words,
+                      const std::string& source) {
+  try {
+    if (words.empty()) throw std::invalid_argument("a value");
+    entry.set(words);
+    entry.given = true;
+  } catch (const std::invalid_argument& wanted) {
+    throw Failure(kUsage, fmt::format("{} must be {}", source, wanted.what()));
+  }
+}
+
+void OptionTable::read_config() {
+  std::ifstream in(config_);
+  if (!in) throw Failure(kUsage, config_ + ": cannot be read");
+  const auto config = nlohmann::json::parse(in, nullptr, false);
+  if (!config.is_object()) throw Failure(kUsage, config_ + ": is not a JSON object");
+  for (const auto& [key, value] : config.items()) {
+    const auto entry = std::find_if(entries_.begin(), entries_.end(),
+                                    [&](const auto& e) { return key_name(e->name) == key; });
+    if (entry == entries_.end()) {
+      throw Failure(kUsage, fmt::format("{}: there is no option \"{}\"", config_, key));
+    }
+    set(**entry, words_of(value), fmt::format("{}: \"{}\"", config_, key));
+  }
+}
+
+void OptionTable::resolve() {
+  if (!config_.empty()) read_config();
+  for (auto& entry : entries_) {
+    const std::string variable = variable_name(entry->name);
+    if (const char* value = std::getenv(variable.c_str()); value != nullptr && *value != '\0') {
+      set(*entry, {value}, variable);
+    }
+    if (entry->option->count() > 0) {
+      set(*entry, entry->type.empty() ? std::vector<std::string>{"true"} : entry->words,
+          "--" + entry->name);
+    }
+  }
+}
+
+bool OptionTable::given(std::string_view name) const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [&](const auto& entry) { return entry->name == name && entry->given; });
+}
+
+std::string OptionTable::markdown() const {
+  std::string out;
+  std::string heading;
+  for (const auto& entry : entries_) {
+    if (entry->group != heading) {
+      heading = entry->group;
+      out +=
+          fmt::format("{}**{}**\n\n| flag | variable | key | default | |\n|---|---|---|---|---|\n",
+                      out.empty() ? "" : "\n", heading);
+    }
+    const std::string initial =
+        entry->type.empty() ? "off" : (entry->initial.empty() ? "" : "`" + entry->initial + "`");
+    out += fmt::format("| `--{}{}` | `{}` | `{}` | {} | {} |\n", entry->name,
+                       entry->type.empty() ? "" : " " + entry->type, variable_name(entry->name),
+                       key_name(entry->name), initial, entry->help);
+  }
+  return out;
+}
+
+}  // namespace flexllm::cli

@@ -1,0 +1,123 @@
+// `flexllm serve`
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "cli/device.h"
+#include "cli/exit_code.h"
+#include "cli/model.h"
+#include "cli/option_table.h"
+#include "cli/signals.h"
+#include "cli/subcommand.h"
+#include "server/http_server.h"
+
+namespace flexllm::cli {
+namespace {
+
+struct ServeOptions {
+  ModelOptions model;
+  server::SchedulerOptions scheduler;
+  server::HttpOptions http;
+  server::ServiceOptions service;
+  std::filesystem::path api_key_file;
+  std::chrono::milliseconds drain_timeout{60000};
+  std::string log_level = "info";
+  OptionTable table;
+};
+
+void declare(ServeOptions& options) {
+  OptionTable& table = options.table;
+  add_model_options(table, options.model);
+  add_scheduler_options(table, options.scheduler);
+
+  table.group("Network");
+  auto& http = options.http;
+  table.add("host", http.host, "Address to listen on");
+  table.add("port", http.port, 0, 65535, "0: any free one");
+  table.add("http-threads", http.threads, 1, 256, "Threads that read and write");
+  table.add("max-connections", http.max_connections, 1, 1u << 20, "Further ones get 503");
+  table.add("max-header-bytes", http.max_header_bytes, 1u << 10, 1u << 20, "Larger heads get 431");
+  table.add("max-body-bytes", http.max_body_bytes, 1u << 10, 1u << 30, "Larger bodies get 413");
+  table.add("idle-timeout", http.idle_timeout, "For the next request to arrive on a connection");
+  table.add("body-timeout", http.body_timeout, "For a body to arrive");
+  table.add("write-timeout", http.write_timeout, "For a reader to take what was written");
+  table.add("keep-alive", http.keep_alive, "Silence after which a stream gets a comment line");
+
+  table.group("Access");
+  auto& service = options.service;
+  table.add("api-key-file", options.api_key_file, "File with one API key a line");
+  table.add("api-key", service.api_keys,
+            "API keys; others can see a command line, so use the variable or a file");
+  table.add("cors-origin", service.cors_origins,
+            "Origins of web pages that may call, or '*'; empty: none");
+
+  table.group("Requests");
+  table.add("request-timeout", service.request_timeout,
+            "For a whole request, with its time in the queue; 0: no limit");
+  table.add("max-choices", service.max_choices, 1, 1u << 16, "Prompts times n of one request");
+  table.add("drain-timeout", options.drain_timeout,
+            "For running requests to end after the first SIGTERM");
+  table.add("log-level", options.log_level, "debug, info, warn, error or off");
+}
+
+void set_up_log(const std::string& level) {
+  const auto parsed = spdlog::level::from_str(level);
+  if (parsed == spdlog::level::off && level != "off") {
+    throw Failure(kUsage, "--log-level must be debug, info, warn, error or off");
+  }
+  spdlog::set_default_logger(spdlog::stderr_color_mt("flexllm"));
+  spdlog::set_level(parsed);
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+}
+
+int serve(ServeOptions& options) {
+  if (options.table.wants_markdown()) {
+    fmt::print("{}", options.table.markdown());
+    return kOk;
+  }
+  options.table.resolve();
+  set_up_log(options.log_level);
+  if (options.model.model.empty()) throw Failure(kUsage, "--model is required");
+  if (!options.api_key_file.empty()) {
+    const auto keys = server::ApiKeys::read(options.api_key_file);
+    if (!keys) throw Failure(kUsage, keys.error());
+    options.service.api_keys.insert(options.service.api_keys.end(), keys->begin(), keys->end());
+  }
+  options.service.version = FLEXLLM_VERSION;
+  const host::EngineOptions engine = choose_device(options.model);
+
+  StopSignals signals;
+  auto service = std::make_shared<server::Service>(options.service);
+  auto http = server::HttpServer::start(options.http, service);
+  if (!http) throw Failure(kNetwork, http.error());
+  LoadedModel loaded = load_model(options.model, engine);
+  const std::string name = loaded.served.name;
+  service->serve(std::move(loaded.served), std::move(loaded.backend), options.scheduler);
+  signals.expect();
+  const bool ipv6 = options.http.host.find(':') != std::string::npos;
+  fmt::print(stderr, "serving {} at http://{}{}{}:{}/v1 (Ctrl-C ends it)\n", name, ipv6 ? "[" : "",
+             options.http.host, ipv6 ? "]" : "", (*http)->port());
+  signals.wait();
+  fmt::print(stderr, "stopping when running requests have ended; again to stop now\n");
+  service->drain(options.drain_timeout);
+  (*http)->finish(options.http.write_timeout);
+  return kOk;
+}
+
+}  // namespace
+
+Run add_serve(CLI::App& app) {
+  auto options = std::make_shared<ServeOptions>();
+  declare(*options);
+  options->table.attach(app);
+  app.footer(
+      "Each option is also an environment variable (--max-queue: FLEXLLM_MAX_QUEUE) and a key of\n"
+      "the file given with --config (\"max_queue\"). The command line wins, then the environment.");
+  return [options] { return serve(*options); };
+}
+
+}  // namespace flexllm::cli

@@ -1,0 +1,148 @@
+// One table: flags, environment, file, help and reference agree, and the command line wins.
+#include "cli/option_table.h"
+
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+
+#include "cli/exit_code.h"
+
+namespace flexllm::cli {
+namespace {
+
+struct Options {
+  std::string name = "initial";
+  std::filesystem::path file;
+  bool loud = false;
+  std::vector<std::string> origins;
+  std::chrono::milliseconds pause{1500};
+  uint16_t port = 8080;
+  OptionTable table;
+  CLI::App app;
+
+  Options() {
+    table.group("First");
+    table.add("some-name", name, "A name");
+    table.add("file", file, "A file");
+    table.add("loud", loud, "A switch");
+    table.group("Second");
+    table.add("origins", origins, "A list");
+    table.add("pause", pause, "A time");
+    table.add("port", port, 1, 65535, "A number");
+    table.attach(app);
+  }
+  void parse(std::vector<std::string> words) {
+    std::reverse(words.begin(), words.end());
+    app.parse(words);
+    table.resolve();
+  }
+};
+
+class Table : public ::testing::Test {
+ protected:
+  void TearDown() override {
+    for (const auto* name : {"FLEXLLM_SOME_NAME", "FLEXLLM_PORT", "FLEXLLM_LOUD", "FLEXLLM_ORIGINS",
+                             "FLEXLLM_CONFIG"}) {
+      ::unsetenv(name);
+    }
+  }
+  std::string config(const std::string& text) {
+    const auto path = std::filesystem::path(::testing::TempDir()) /
+                      ("flexllm-options-" + std::to_string(::getpid()) + ".json");
+    std::ofstream(path) << text;
+    return path.string();
+  }
+};
+
+TEST_F(Table, DefaultsFlagsEnvironmentAndFileInTheirOrder) {
+  {
+    Options options;
+    options.parse({});
+    EXPECT_EQ(options.name, "initial");
+    EXPECT_EQ(options.port, 8080);
+    EXPECT_FALSE(options.table.given("port"));
+  }
+  const std::string path =
+      config(R"({"some_name":"file","port":1,"loud":true,"pause":0.25,"origins":["a","b"]})");
+  {
+    Options options;
+    options.parse({"--config", path});
+    EXPECT_EQ(options.name, "file");
+    EXPECT_EQ(options.port, 1);
+    EXPECT_TRUE(options.loud);
+    EXPECT_EQ(options.pause.count(), 250);
+    EXPECT_EQ(options.origins, (std::vector<std::string>{"a", "b"}));
+  }
+  ::setenv("FLEXLLM_SOME_NAME", "environment", 1);
+  ::setenv("FLEXLLM_PORT", "2", 1);
+  ::setenv("FLEXLLM_LOUD", "false", 1);
+  ::setenv("FLEXLLM_CONFIG", path.c_str(), 1);
+  {
+    Options options;
+    options.parse({"--port", "3"});
+    EXPECT_EQ(options.name, "environment");
+    EXPECT_EQ(options.port, 3);
+    EXPECT_FALSE(options.loud);
+    EXPECT_TRUE(options.table.given("port"));
+  }
+}
+
+TEST_F(Table, AnOptionTakesOneWord) {
+  Options options;
+  std::string word;
+  options.app.add_option("word", word, "A word");
+  options.parse({"--some-name", "x", "left over", "--origins", "a"});
+  EXPECT_EQ(options.name, "x");
+  EXPECT_EQ(word, "left over");
+}
+
+TEST_F(Table, ListsAreRepeatedOrSeparated) {
+  Options options;
+  options.parse({"--origins", "a,b", "--origins", "c", "--loud"});
+  EXPECT_EQ(options.origins, (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_TRUE(options.loud);
+}
+
+TEST_F(Table, BadValuesNameTheOptionAndItsSource) {
+  auto message = [](std::vector<std::string> words) -> std::string {
+    Options options;
+    try {
+      options.parse(std::move(words));
+    } catch (const Failure& failure) {
+      EXPECT_EQ(failure.code, kUsage);
+      return failure.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message({"--port", "0"}), "--port must be an integer between 1 and 65535");
+  EXPECT_EQ(message({"--port", "1x"}), "--port must be an integer between 1 and 65535");
+  EXPECT_EQ(message({"--port", "-1"}), "--port must be an integer between 1 and 65535");
+  EXPECT_EQ(message({"--pause", "soon"}), "--pause must be a number of seconds");
+  EXPECT_EQ(message({"--pause", "nan"}), "--pause must be a number of seconds");
+  const std::string unknown = config(R"({"prot":1})");
+  EXPECT_EQ(message({"--config", unknown}), unknown + ": there is no option \"prot\"");
+  const std::string bad = config(R"({"port":"many"})");
+  EXPECT_EQ(message({"--config", bad}), bad + ": \"port\" must be an integer between 1 and 65535");
+  EXPECT_EQ(message({"--config", "/nonexistent"}), "/nonexistent: cannot be read");
+  ::setenv("FLEXLLM_PORT", "99999", 1);
+  EXPECT_EQ(message({}), "FLEXLLM_PORT must be an integer between 1 and 65535");
+}
+
+TEST_F(Table, HelpAndReferenceHaveEveryOption) {
+  Options options;
+  const std::string help = options.app.help();
+  const std::string reference = options.table.markdown();
+  for (const auto* name : {"--some-name", "--file", "--loud", "--origins", "--pause", "--port"}) {
+    EXPECT_NE(help.find(name), std::string::npos) << name;
+    EXPECT_NE(reference.find(name), std::string::npos) << name;
+  }
+  EXPECT_NE(
+      reference.find("| `--some-name TEXT` | `FLEXLLM_SOME_NAME` | `some_name` | `initial` |"),
+      std::string::npos)
+      << reference;
+}
+
+}  // namespace
+}  // namespace flexllm::cli

@@ -1,0 +1,220 @@
+"""`flexllm chat` and `flexllm run --url` as their users see them, against a server on a fake card."""
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+
+BUILD = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release")).resolve()
+FLEXLLM = BUILD / "flexllm"
+
+
+@pytest.fixture(scope="module")
+def url():
+    environment = {name: value for name, value in os.environ.items() if name != "FLEXLLM_API_KEY"}
+    with subprocess.Popen([BUILD / "server/tests/server_fake"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, env=environment) as server:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.stdin.close()
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm",
+            "XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, command, environment):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(command[0], [str(part) for part in command], environment)
+        self.seen = ""
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, pattern, seconds=30):
+        """The text up to and with the pattern; it is taken away from what was seen."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no {pattern!r} in {self.seen!r}"
+            try:
+                self.seen += os.read(self.fd, 65536).decode(errors="replace")
+            except OSError:  # the program has ended
+                raise AssertionError(f"ended without {pattern!r}: {self.seen!r}") from None
+        before, self.seen = self.seen[:found.end()], self.seen[found.end():]
+        return before
+
+    def end(self):
+        """Reads to the end and returns the exit code."""
+        try:
+            while os.read(self.fd, 65536):
+                pass
+        except OSError:
+            pass
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def terminal(url, environment):
+    return Terminal([FLEXLLM, "chat", "--url", url, "--max-tokens", "400"], environment)
+
+
+def run(*words, environment, stdin=""):
+    return subprocess.run([FLEXLLM, *words], input=stdin, capture_output=True, text=True,
+                          env=environment, timeout=60)
+
+
+def test_conversation_on_a_terminal(terminal, environment):
+    terminal.wait_for("Talking with fake")
+    terminal.wait_for("> ")
+    terminal.type("hello\r")
+    terminal.wait_for(r"hello.*\n")
+    terminal.wait_for(r"\n> ")
+    terminal.type("/help\r")
+    terminal.wait_for("/system TEXT")
+    terminal.wait_for("> ")
+    terminal.type("/nonsense\r")
+    terminal.wait_for("no command /nonsense")
+    terminal.type("/exit\r")
+    assert terminal.end() == 0
+    history = pathlib.Path(environment["XDG_STATE_HOME"], "flexllm/chat_history")
+    assert "hello" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line_and_ctrl_d_leaves(terminal):
+    terminal.wait_for("> ")
+    terminal.type("a line that is not sent")
+    terminal.wait_for("not sent")
+    terminal.type("\x03")
+    terminal.wait_for("> ")
+    terminal.type("/help\r")
+    terminal.wait_for("/system TEXT")
+    terminal.wait_for("> ")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(url, environment):
+    terminal = Terminal([FLEXLLM, "chat", "--url", url, "--temperature", "2", "--seed", "3"],
+                        environment)
+    terminal.wait_for("> ")
+    for attempt in range(20):  # an answer may end by itself before Ctrl-C reaches it
+        terminal.type(f"question {attempt}\r")
+        terminal.wait_for(rf"question {attempt}.*\n.")
+        terminal.type("\x03")
+        if "[stopped]" in terminal.wait_for(r"\n> "):
+            break
+    else:
+        raise AssertionError("Ctrl-C stopped no answer")
+    terminal.type("and now?\r")
+    terminal.wait_for(r"and now\?.*\n")
+    terminal.type("\x03")
+    terminal.wait_for(r"\n> ")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def test_arrow_up_brings_the_last_line_back(url, environment):
+    for _ in range(2):
+        terminal = Terminal([FLEXLLM, "chat", "--url", url], environment)
+        terminal.wait_for("> ")
+        terminal.type("/help first\r")
+        terminal.wait_for("/system TEXT")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+    terminal = Terminal([FLEXLLM, "chat", "--url", url], environment)
+    terminal.wait_for("> ")
+    terminal.type("\x1b[A")
+    terminal.wait_for("/help first")
+    terminal.type("\x03")
+    terminal.wait_for("> ")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def test_lines_from_a_pipe(url, environment):
+    words = ("chat", "--url", url, "--temperature", "0", "--max-tokens", "12")
+    one = run(*words, environment=environment, stdin="hello\n")
+    assert one.returncode == 0 and one.stdout.strip() and not one.stderr
+    both = run(*words, environment=environment, stdin="hello\n\nhello\n")
+    first, second = both.stdout.splitlines()[0], both.stdout[len(one.stdout):]
+    assert one.stdout.startswith(first)
+    assert second != one.stdout, "the second answer does not depend on the first turn"
+    cleared = run(*words, environment=environment, stdin="hello\n/clear\nhello\n")
+    assert cleared.stdout == one.stdout * 2
+    system = run(*words, "--system", "be brief", environment=environment, stdin="hello\n")
+    assert system.stdout != one.stdout
+    late = run(*words, environment=environment, stdin="/system be brief\nhello\n")
+    assert late.stdout == system.stdout
+
+
+def test_run_with_a_server(url, environment):
+    words = ("run", "--url", url, "--temperature", "0", "--max-tokens", "12")
+    plain = run(*words, "hello", environment=environment)
+    assert plain.returncode == 0
+    figures = json.loads(run(*words, "--json", "-", environment=environment, stdin="hello").stdout)
+    assert figures["text"] == plain.stdout[:-1]
+    assert figures["completion_tokens"] <= 12
+    assert figures["prompt_tokens"] > 5
+    assert 0 < figures["time_to_first_token_s"] <= figures["total_s"]
+    piped = run("chat", "--url", url, "--temperature", "0", "--max-tokens", "12",
+                environment=environment, stdin="hello\n")
+    assert piped.stdout == plain.stdout
+
+
+def test_exit_codes(url, environment, tmp_path):
+    nobody = run("chat", "--url", "http://127.0.0.1:1", environment=environment)
+    assert nobody.returncode == 5
+    assert "no server answers at http://127.0.0.1:1" in nobody.stderr
+    assert "flexllm serve" in nobody.stderr
+    assert run("run", "--url", "http://127.0.0.1:1", "x", environment=environment).returncode == 5
+    assert run("chat", "--url", "ftp://x", environment=environment).returncode == 2
+    assert run("run", environment=environment).returncode == 2
+    assert run("serve", environment=environment).returncode == 2
+    assert run("serve", "--port", "x", environment=environment).returncode == 2
+    assert run("nonsense", environment=environment).returncode == 2
+    assert run("--version", environment=environment).returncode == 0
+    refused = run("run", "--url", url, "--model", "other", "x", environment=environment)
+    assert refused.returncode == 6
+    assert "no such model" in refused.stderr
+    missing = run("serve", "--device", "emulated", "--port", "0", "--model", tmp_path / "none.gguf",
+                  environment=environment)
+    assert missing.returncode == 3
+    assert "none.gguf: there is no such file" in missing.stderr
+
+
+def test_reference_page_is_complete(environment):
+    page = run("serve", "--help-markdown", environment=environment)
+    help_text = run("serve", "--help", environment=environment).stdout
+    assert page.returncode == 0
+    options = re.findall(r"`(--[a-z-]+)", page.stdout)
+    assert len(options) > 25
+    for option in options:
+        assert option in help_text
+    documented = pathlib.Path(__file__).parents[2] / "docs/serving.md"
+    assert page.stdout in documented.read_text(), "docs/serving.md is not what the program says"
+
+
+def test_signals_while_serving_nothing(environment):
+    """A server that is still loading ends at the first signal."""
+    fifo = pathlib.Path(environment["HOME"], "model.gguf")
+    os.mkfifo(fifo)
+    with subprocess.Popen([FLEXLLM, "serve", "--device", "emulated", "--port", "0", "--model", fifo],
+                          env=environment, stderr=subprocess.PIPE, text=True) as server:
+        server.stderr.readline()
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 130
