@@ -5,7 +5,6 @@ import pathlib
 import pty
 import re
 import select
-import signal
 import subprocess
 import time
 
@@ -206,15 +205,3 @@ def test_reference_page_is_complete(environment):
         assert option in help_text
     documented = pathlib.Path(__file__).parents[2] / "docs/serving.md"
     assert page.stdout in documented.read_text(), "docs/serving.md is not what the program says"
-
-
-def test_signals_while_serving_nothing(environment):
-    """A server that is still loading ends at the first signal."""
-    fifo = pathlib.Path(environment["HOME"], "model.gguf")
-    os.mkfifo(fifo)
-    with subprocess.Popen([FLEXLLM, "serve", "--device", "emulated", "--port", "0", "--model", fifo],
-                          env=environment, stderr=subprocess.PIPE, text=True) as server:
-        server.stderr.readline()
-        time.sleep(0.5)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 130
