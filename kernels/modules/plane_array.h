@@ -12,11 +12,12 @@ struct GroupSums {
   int32_t value[kBlockRows][kTileRows];  // below 64 * 255 * 15 < 2^18
 };
 
-// Adds one plane word times one activation word: `planes` passes of 4-bit by 4-bit products.
+// Adds one plane word times one activation word of `rows` rows: `planes` passes of 4-bit by 4-bit
+// products.
 //   A     array: tokens, rows and inputs that are multiplied in one cycle
-// Cycles: planes * (16 / token_parallel) * (32 / row_parallel) * (4 / input_parallel).
+// Cycles: planes * ceil(rows / token_parallel) * ceil(32 / row_parallel) * (4 / input_parallel).
 template <typename A>
-inline void multiply_word(const Word& weights, const Word& inputs, uint32_t planes,
+inline void multiply_word(const Word& weights, const Word& inputs, uint32_t rows, uint32_t planes,
                           GroupSums& sums) {
   static_assert(kInputsPerWord % A::input_parallel == 0, "inputs of a word in whole steps");
   uint16_t w[kInputsPerWord][kTileRows];
@@ -35,7 +36,8 @@ inline void multiply_word(const Word& weights, const Word& inputs, uint32_t plan
   }
   for (uint32_t plane = 0; plane < planes; ++plane) {
     HLS_TRIPS(1, 2)
-    for (uint32_t t = 0; t < kBlockRows; ++t) {
+    for (uint32_t t = 0; t < rows; ++t) {
+      HLS_TRIPS(1, kBlockRows)
       HLS_UNROLL_BY(A::token_parallel)
       const uint32_t lane = get_lane(inputs, t) >> (4 * plane);
       const uint16_t q0 = static_cast<uint16_t>(lane & 15u);
@@ -127,7 +129,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
           HLS_TRIPS(1, MaxInputs / kInputsPerWord)
           const Word weight = weights.read();
           const Word input = activations.read();
-          multiply_word<A>(weight, input, precision.activation_planes, sums);
+          multiply_word<A>(weight, input, rows, precision.activation_planes, sums);
           if (k % kGroupWords == kGroupWords - 1 || k + 1 == words) {
             const Word q_sums = plane == 0 ? activations.read() : zero_word();
             fold_group(sums, q_sums, multipliers[k / kGroupWords], rows, plane,

@@ -79,7 +79,7 @@ void run_attention_and_output(const Word* desc, const Word* scratch_in, Word* sc
   Fifo<Store, 8> stores("stores");
   HLS_TASK(read_all<K>(scratch_in, stage, queries, residuals));
   HLS_TASK(attend<K>(desc, pages, launch, info, stage.layer, queries, outputs));
-  HLS_TASK(multiply_matrix<K, A>(weights, stage, outputs, tiles));
+  HLS_TASK(multiply_matrix<K, A, LinearLimits<K>::attention>(weights, stage, outputs, tiles));
   HLS_TASK(add_residual<K>(stage, tiles, residuals, stores));
   HLS_TASK(write_stores(scratch_out, stores));
   HLS_DATAFLOW_END();

@@ -32,7 +32,8 @@ struct DecodeComposition {
         run_attention<K>(desc, scratch, scratch, pages, launch, info, layer, space.queries,
                          space.attention);
       }
-      run_linear<K, A>(desc, model, scratch, scratch, weights, pages, launch, info, stage);
+      run_linear<K, A, LinearLimits<K>::all>(desc, model, scratch, scratch, weights, pages, launch,
+                                             info, stage);
     }
   }
 };

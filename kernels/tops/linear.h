@@ -18,27 +18,32 @@ namespace kernels {
 
 constexpr uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
-// The most inputs that a matrix of the stages can have, in whole groups.
+constexpr uint32_t whole_groups(uint32_t inputs) {
+  return divide_up(inputs, kGroupInputs) * kGroupInputs;
+}
+
+// The most inputs of a matrix: of qkv and o, and of all.
 template <typename K>
 struct LinearLimits {
-  static constexpr uint32_t inputs =
-      divide_up(larger(larger(K::hidden, K::ffn), K::heads* K::head_dim), kGroupInputs) *
-      kGroupInputs;
-  // Of the largest tile: multipliers and two planes.
-  static constexpr uint32_t tile_words =
-      divide_up(inputs / kGroupInputs, 2) + 2 * (inputs / kInputsPerWord);
+  static constexpr uint32_t attention = whole_groups(larger(K::hidden, K::heads* K::head_dim));
+  static constexpr uint32_t all = larger(attention, whole_groups(K::ffn));
 };
+
+// Words of the largest tile behind its parameters: multipliers and two planes.
+constexpr uint32_t largest_tile(uint32_t inputs) {
+  return divide_up(inputs / kGroupInputs, 2) + 2 * (inputs / kInputsPerWord);
+}
 
 // A port's weights on their way to its array: straight, or kept and replayed where a launch may
 // have more rows than one block.
-template <typename K, bool Replayed>
+template <typename K, uint32_t Inputs, bool Replayed>
 struct TilePath {
   static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
-    replay_tiles<K, LinearLimits<K>::tile_words>(port, stage, in, out);
+    replay_tiles<K, largest_tile(Inputs)>(port, stage, in, out);
   }
 };
-template <typename K>
-struct TilePath<K, false> {
+template <typename K, uint32_t Inputs>
+struct TilePath<K, Inputs, false> {
   static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
     forward_tiles<K>(port, stage, in, out);
   }
@@ -46,12 +51,12 @@ struct TilePath<K, false> {
 
 // A matrix times rows of floats: quantised rows stay on chip, weights pass by once, and one array
 // per port multiplies them. Tiles leave in TileOrder.
-//   K     shape
-//   A     array
-template <typename K, typename A>
+//   K       shape
+//   A       array
+//   Inputs  most inputs of its matrices: sizes the memories
+template <typename K, typename A, uint32_t Inputs>
 void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage, Stream<Word>& rows,
                      Stream<TileValues>& tiles) {
-  constexpr uint32_t kInputs = LinearLimits<K>::inputs;
   HLS_DATAFLOW("multiply_matrix");
   Fifo<Word, 32> quantized("quantized");
   Fifo<AsymmetricScale, 4> scales("scales");
@@ -66,18 +71,18 @@ void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage,
   name_streams(words, "words");
   name_streams(sums, "sums");
 
-  HLS_TASK(quantize_rows<kInputs>(stage.rows, stage.inputs,
-                                  Precision::decode(stage.precision).levels(), rows, scales,
-                                  quantized));
-  HLS_TASK(feed_activations<K, kInputs>(stage, quantized, activations));
+  HLS_TASK(quantize_rows<Inputs>(stage.rows, stage.inputs,
+                                 Precision::decode(stage.precision).levels(), rows, scales,
+                                 quantized));
+  HLS_TASK(feed_activations<K, Inputs>(stage, quantized, activations));
   HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::weight_ports; ++port) {
     HLS_UNROLL
     HLS_TASK_AT(port, load_tiles<K>(weights, port, stage, parameters[port], loaded[port]));
-    HLS_TASK_AT(port,
-                TilePath<K, (K::rows > kBlockRows)>::run(port, stage, loaded[port], words[port]));
-    HLS_TASK_AT(port, multiply_tiles<K, A, kInputs>(port, stage, words[port], activations[port],
-                                                    sums[port]));
+    HLS_TASK_AT(port, TilePath<K, Inputs, (K::rows > kBlockRows)>::run(port, stage, loaded[port],
+                                                                       words[port]));
+    HLS_TASK_AT(port, multiply_tiles<K, A, Inputs>(port, stage, words[port], activations[port],
+                                                   sums[port]));
   }
   HLS_TASK(dequantize<K>(stage, parameters, sums, scales, tiles));
   HLS_DATAFLOW_END();
@@ -86,13 +91,13 @@ void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage,
 // Any matrix of a layer, or lm_head, on the rows that take part: what comes before and behind it is
 // chosen at run time, so that one array serves them all in turn. Scratch to scratch; k and v to
 // their pages.
-//   K     shape
-//   A     array
-template <typename K, typename A>
+//   K       shape
+//   A       array
+//   Inputs  most inputs of its matrices
+template <typename K, typename A, uint32_t Inputs>
 void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Word* scratch_out,
                 const Arenas<K::weight_streams> weights, const PageArenas<K::kv_streams> pages,
                 const LaunchInfo launch, const ModelInfo info, const Stage stage) {
-  constexpr uint32_t kInputs = LinearLimits<K>::inputs;
   HLS_DATAFLOW("run_linear");
   Fifo<RowInfo, 4> rows_in("rows_in");
   Fifo<RowInfo, 4> rows_out("rows_out");
@@ -128,11 +133,11 @@ void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Wor
   HLS_TASK(
       list_stage<K>(desc, model, launch, info, stage, rows_in, rows_out, gains, head_gains, rope));
   HLS_TASK(read_listed<K>(scratch_in, stage, rows_in, inputs, residuals));
-  HLS_TASK(normalize<kInputs>(stage.rows, stage.inputs, stage.normalized(), info.rms_eps, gains,
-                              inputs, normalized));
+  HLS_TASK(normalize<Inputs>(stage.rows, stage.inputs, stage.normalized(), info.rms_eps, gains,
+                             inputs, normalized));
   HLS_TASK(transform_blocks<kMaxHadamardBlock>(stage.rows, stage.inputs, block, info.hadamard_scale,
                                                normalized, transformed));
-  HLS_TASK(multiply_matrix<K, A>(weights, stage, transformed, tiles));
+  HLS_TASK(multiply_matrix<K, A, Inputs>(weights, stage, transformed, tiles));
   HLS_TASK(route_tiles<K>(stage, tiles, head_tiles, sum_tiles, gate_tiles, logit_tiles));
   HLS_TASK(route_rows<K>(stage, rows_out, rows_kv, rows_logits));
   HLS_TASK(assemble_heads<K>(stage, info.head_dim, head_tiles, head_tags, head_words));

@@ -29,8 +29,9 @@ struct PrefillComposition {
       if (step < kStages * layers) {
         const Word record = model[info.layer_table + layer];
         if (step % kStages == 0) {
-          run_linear<K, AttentionArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                        layer_stage(kQkv, record, layer, launch, info, space));
+          run_linear<K, AttentionArray, LinearLimits<K>::attention>(
+              desc, model, scratch, scratch, weights, pages, launch, info,
+              layer_stage(kQkv, record, layer, launch, info, space));
           Stage output = layer_stage(kOutput, record, layer, launch, info, space);
           output.input = space.queries;
           run_attention_and_output<K, AttentionArray>(desc, scratch, scratch, weights, pages,
@@ -39,8 +40,8 @@ struct PrefillComposition {
         const StageKind kind = step % kStages == 0 ? kGateUp : kDown;
         stage = layer_stage(kind, record, layer, launch, info, space);
       }
-      run_linear<K, FeedForwardArray>(desc, model, scratch, scratch, weights, pages, launch, info,
-                                      stage);
+      run_linear<K, FeedForwardArray, LinearLimits<K>::all>(desc, model, scratch, scratch, weights,
+                                                            pages, launch, info, stage);
     }
   }
 };
