@@ -2,7 +2,6 @@
 
 #include <bit>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -19,9 +18,8 @@ constexpr uint64_t kMetadataCapacity = 64u << 10;
 constexpr uint64_t kWordBytes = 64;
 
 std::string arena_name(uint32_t stream) {
-  char name[16];
-  std::snprintf(name, sizeof name, "arena.%02u", stream);
-  return name;
+  const std::string digits = std::to_string(stream);
+  return "arena." + std::string(digits.size() < 2 ? "0" : "") + digits;
 }
 
 }  // namespace
