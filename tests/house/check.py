@@ -102,6 +102,13 @@ def check_links(root, paths, _):
                 yield f"{path.relative_to(root)}: {target} names no heading of that page"
 
 
+def check_index(root, paths, _):
+    for path in (p for p in paths if p.suffix == ".md" and p.is_relative_to(root / "docs")):
+        index = path.parent / "README.md"
+        if path != index and index in paths and f"]({path.name})" not in index.read_text(encoding="utf-8"):
+            yield f"{path.relative_to(root)}: not listed in {index.relative_to(root)}"
+
+
 def check_paths(root, paths, _):
     return matching(root, paths, CODE, r"(^|[^A-Za-z0-9_.])/(work|tmp|root|home/[a-z]+)/", r"mktemp|/tmp/\$|TMPDIR")
 

@@ -18,6 +18,7 @@ BROKEN = {
     "readmes": ("host/README.md", "# Host\n"),
     "shell": ("scripts/a", "#!/usr/bin/env bash\ncd $1\n"),
     "skips": ("host/a_test.cc", "TEST(A, B) { GTEST_" "SKIP(); }\n"),
+    "index": ("docs/a.md", "# A page\n"),
     "format": ("host/a.cc", "int   a ;\n"),
 }
 
@@ -39,7 +40,7 @@ def project(folder, files):
 @pytest.mark.parametrize("name", BROKEN)
 def test_finds_what_is_broken(name, tmp_path):
     path, text = BROKEN[name]
-    result = check(name, project(tmp_path, {path: text}))
+    result = check(name, project(tmp_path, {"docs/README.md": "# Pages\n", path: text}))
     assert result.returncode == 1, result.stderr
     assert path in result.stdout
 
@@ -50,6 +51,7 @@ def test_accepts_what_is_whole(name, tmp_path):
     files["host/a.cc"] = '#include "host/a.h"\n\nint a;\n'
     files["host/a.h"] = "#pragma once\n"
     files["docs/a.md"] = "# A page\n\n[here](#a-page), [its room](README.md), [out](https://example.org)\n"
+    files["docs/README.md"] += "\n[a](a.md)\n"
     files["scripts/a"] = '#!/usr/bin/env bash\ncd "$1" || exit\n'
     result = check(name, project(tmp_path, files))
     assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
