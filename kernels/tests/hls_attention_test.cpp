@@ -30,7 +30,7 @@ ModelInfo model_info(uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint3
   info.heads = heads;
   info.kv_heads = kv_heads;
   info.head_dim = head_dim;
-  info.inv_sqrt_head_dim = 0.125f;
+  info.inv_sqrt_head_dim = 0.004f;  // flat enough that many tokens count
   info.probability_levels = levels;
   return info;
 }
