@@ -1,0 +1,65 @@
+"""Tests of scripts/kernel_tops.py: every argument of a kernel is declared, bound to its port and handed
+on once, in the order of the launch contract; arenas rotate over the ports. Run by ctest, or by hand."""
+
+import re
+import sys
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import accelerator  # noqa: E402
+import kernel_tops  # noqa: E402
+
+ACCELERATORS = sorted((ROOT / "configs" / "accelerators").glob("*.json"))
+
+
+class Tops(unittest.TestCase):
+    def each(self):
+        for path in ACCELERATORS:
+            loaded = accelerator.load_accelerator(path)
+            for kernel in loaded.kernels:
+                with self.subTest(accelerator=path.stem, kernel=kernel.name):
+                    yield loaded, kernel, kernel_tops.top(loaded, kernel)
+
+    def test_arguments_stand_in_the_order_of_the_contract(self):
+        for loaded, kernel, text in self.each():
+            expected = ["desc", "model", "result", "scratch"]
+            expected += [f"w{i}" for i in range(loaded.arenas["w"])]
+            expected += [f"kv{i}" for i in range(loaded.arenas["kv"])]
+            declared = re.search(rf'void {kernel.name}\((.*?)\) {{', text, re.DOTALL)[1]
+            self.assertEqual(re.findall(r"Word\* (\w+)", declared), expected)
+            for family in ("w", "kv"):
+                handed = re.search(rf"{{{{({family}0\b.*?)}}}}", text, re.DOTALL)[1]
+                self.assertEqual(re.findall(r"\w+", handed),
+                                 [a for a in expected if re.fullmatch(family + r"\d+", a)])
+
+    def test_only_what_the_card_writes_is_writable(self):
+        for _, _, text in self.each():
+            declared = re.search(r"void \w+\((.*?)\) {", text, re.DOTALL)[1]
+            for constant, name in re.findall(r"(const )?Word\* ([a-z]+)\d*", declared):
+                self.assertEqual(constant == "", name in ("result", "scratch", "kv"), name)
+
+    def test_every_argument_is_on_its_port(self):
+        for loaded, kernel, text in self.each():
+            ports = dict(re.findall(r"HLS_MEMORY_PORT\((\w+), (\w+)\)", text))
+            self.assertEqual(ports, {a: kernel.port_of(a).name for a in loaded.arguments})
+            for i in range(loaded.arenas["w"]):
+                self.assertEqual(ports[f"w{i}"], ports[f"w{i % kernel.streams('w')}"])
+
+    def test_arenas_that_do_not_rotate_are_refused(self):
+        loaded = accelerator.load_accelerator(ROOT / "configs/accelerators/u280-combined.json")
+        prefill = next(kernel for kernel in loaded.kernels if kernel.name == "prefill")
+        first, second = prefill.port_of("w4"), prefill.port_of("w5")
+        first.arguments[1], second.arguments[1] = second.arguments[1], first.arguments[1]
+        with self.assertRaisesRegex(accelerator.ConfigError, "w4 is not on the port of w0"):
+            kernel_tops.top(loaded, prefill)
+
+    def test_lines_fit(self):
+        for loaded, _, text in self.each():
+            for line in (text + kernel_tops.simulation(loaded)).splitlines():
+                self.assertLessEqual(len(line), 100)
+
+
+if __name__ == "__main__":
+    unittest.main()
