@@ -4,6 +4,7 @@
 
 #include "formats/error.h"
 #include "formats/json_text.h"
+#include "formats/stored_checkpoint.h"
 
 namespace flexllm::formats {
 namespace {
@@ -118,11 +119,13 @@ ModelConfig config_from_json(const std::filesystem::path& file, const Json& json
   const JsonObject rope = object.object("rope");
   c.rope.theta = rope.number("theta");
   c.rope.scaling = scaling_of(rope);
-  c.rope.factor = rope.number("factor");
-  c.rope.low_freq_factor = rope.number("low_freq_factor");
-  c.rope.high_freq_factor = rope.number("high_freq_factor");
-  c.rope.original_context_length = rope.u32("original_context_length");
+  c.rope.factor = rope.find_number("factor").value_or(c.rope.factor);
+  c.rope.low_freq_factor = rope.find_number("low_freq_factor").value_or(c.rope.low_freq_factor);
+  c.rope.high_freq_factor = rope.find_number("high_freq_factor").value_or(c.rope.high_freq_factor);
+  c.rope.original_context_length =
+      rope.find_u32("original_context_length").value_or(c.rope.original_context_length);
   c.rope.frequency_factors = floats_of(rope, "frequency_factors");
+  check_config(file, c);
   return c;
 }
 
@@ -186,6 +189,11 @@ std::vector<std::string> texts_of(const JsonObject& object, std::string_view key
   return texts;
 }
 
+// JSON text; a name that is not UTF-8 loses its ill-formed bytes to U+FFFD.
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 // Walks through CBOR and stops at nesting that no tokenizer has, before it is on the stack.
 class DepthCheck : public nlohmann::json_sax<Json> {
  public:
@@ -214,8 +222,8 @@ class DepthCheck : public nlohmann::json_sax<Json> {
 std::map<std::string, std::string> info_to_metadata(const PackedModelInfo& info) {
   return {{"format", "flexllm-packed"},
           {"contract_version", std::to_string(kPackedContractVersion)},
-          {"config", config_to_json(info.config).dump()},
-          {"generation", generation_to_json(info.generation).dump()},
+          {"config", dump(config_to_json(info.config))},
+          {"generation", dump(generation_to_json(info.generation))},
           {"scheme", info.scheme},
           {"source", info.source},
           {"source_sha256", info.source_sha256}};

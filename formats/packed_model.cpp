@@ -45,6 +45,9 @@ void PackedModel::read_info() {
   const SafetensorsTensor* tokenizer = file_.find("tokenizer");
   if (tokenizer == nullptr) throw Error(path(), "tensor \"tokenizer\"", "is missing");
   info_.tokenizer = tokenizer_from_bytes(path(), tokenizer->data);
+  if (info_.tokenizer.tokens.size() > config().vocab) {
+    throw Error(path(), "tensor \"tokenizer\"", "has more tokens than the model's vocabulary");
+  }
 }
 
 void PackedModel::read_tensors() {

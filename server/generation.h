@@ -25,7 +25,7 @@ struct GenerationRequest {
   bool seeded = false;                   // `sampling.seed` was given; otherwise one is drawn
   std::optional<uint32_t> max_tokens;    // of each choice; absent: to the end of the context
   uint32_t min_tokens = 0;               // before that neither a token nor a string ends it
-  bool ignore_eos = false;               // the model's end tokens are never chosen
+  bool ignore_eos = false;               // the model's end tokens do not end the answer
   std::vector<std::string> stop;         // never shown
   std::vector<uint32_t> stop_token_ids;  // end a choice like the model's own
   std::optional<uint32_t> logprobs;      // alternatives wanted for each token; 0: its own only

@@ -7,14 +7,10 @@
 namespace flexllm::server {
 namespace {
 
-host::SamplingParams sampling_of(const GenerationRequest& request, uint32_t choice,
-                                 const TextModel& text) {
+host::SamplingParams sampling_of(const GenerationRequest& request, uint32_t choice) {
   host::SamplingParams params = request.sampling;
   // Each of the n choices draws from a stream of its own; the first from the seed itself.
   params.seed += 0x9E3779B97F4A7C15ull * (choice % request.n);
-  if (request.ignore_eos) {
-    params.banned.insert(params.banned.end(), text.end_tokens().begin(), text.end_tokens().end());
-  }
   return params;
 }
 
@@ -32,7 +28,7 @@ Sequence::Sequence(std::shared_ptr<Job> job, uint32_t choice, uint32_t max_token
 void Sequence::enter() {
   if (!tokens_.empty()) return;
   tokens_ = job_->request.prompts[choice_ / job_->request.n];
-  sampler_.emplace(sampling_of(job_->request, choice_, text_model_), tokens_);
+  sampler_.emplace(sampling_of(job_->request, choice_), tokens_);
 }
 
 bool Sequence::before(const Sequence& other) const {

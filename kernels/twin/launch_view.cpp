@@ -203,8 +203,8 @@ uint32_t read_row(const Buffers& buffers, const uint32_t* launch, uint32_t index
 uint32_t read_launch(const Buffers& buffers, const Maxima& maxima, LaunchView& view) {
   if (!inside(buffers.desc, 0, 2) || buffers.weights.empty()) return launch_status::bad_offset;
   const uint32_t* launch = fields_at(buffers.desc, 0);
-  if (launch[launch_field::magic] != kLaunchMagic) return launch_status::bad_magic;
   view.id = launch[launch_field::id];
+  if (launch[launch_field::magic] != kLaunchMagic) return launch_status::bad_magic;
   if (launch[launch_field::version] != kContractVersion) return launch_status::bad_version;
   view.weights = buffers.weights;
   view.layer_begin = launch[launch_field::layer_begin];

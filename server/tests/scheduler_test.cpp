@@ -163,10 +163,11 @@ TEST(Scheduler, EndTokensMinTokensAndIgnoreEos) {
   auto never = bench.request("x", 20);
   never.ignore_eos = true;
   EXPECT_EQ(bench.run(never).usage->completion_tokens, 20u);
-  auto other = bench.request("x", 20);
+  Bench calm(chatty_model());
+  auto other = calm.request("x", 20);
   other.ignore_eos = true;
   for (uint32_t c = 'a'; c <= 'z'; ++c) other.stop_token_ids.push_back(c);
-  const auto stopped = bench.run(other);
+  const auto stopped = calm.run(other);
   EXPECT_EQ(stopped.finish[0], FinishReason::stop);
   EXPECT_LT(stopped.usage->completion_tokens, 20u);
 }
