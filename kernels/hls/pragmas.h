@@ -15,8 +15,8 @@
   HLS_PRAGMA(HLS array_partition variable = array complete dim = dimension)
 #define HLS_URAM(array) HLS_PRAGMA(HLS bind_storage variable = array type = ram_2p impl = uram)
 #define HLS_TRIPS(least, most) HLS_PRAGMA(HLS loop_tripcount min = least max = most)
-#define HLS_MEMORY_PORT(argument, port) \
-  HLS_PRAGMA(HLS interface m_axi port = argument bundle = port offset = slave)
+#define HLS_MEMORY_PORT(argument, axi_port) \
+  HLS_PRAGMA(HLS interface m_axi port = argument bundle = axi_port offset = slave)
 #define HLS_CONTROL_PORT HLS_PRAGMA(HLS interface s_axilite port = return )
 #elif defined(__BAMBU__)
 #define HLS_UNROLL_AHEAD _Pragma("unroll")
@@ -26,7 +26,7 @@
 #define HLS_PARTITION(array, dimension)
 #define HLS_URAM(array)
 #define HLS_TRIPS(least, most)
-#define HLS_MEMORY_PORT(argument, port)
+#define HLS_MEMORY_PORT(argument, axi_port)
 #define HLS_CONTROL_PORT
 #else
 #define HLS_UNROLL_AHEAD
@@ -36,7 +36,7 @@
 #define HLS_PARTITION(array, dimension)
 #define HLS_URAM(array)
 #define HLS_TRIPS(least, most)
-#define HLS_MEMORY_PORT(argument, port)
+#define HLS_MEMORY_PORT(argument, axi_port)
 #define HLS_CONTROL_PORT
 #endif
 

@@ -1,7 +1,9 @@
 """Tests of scripts/kernel_tops.py: every argument of a kernel is declared, bound to its port and handed
 on once, in the order of the launch contract; arenas rotate over the ports. Run by ctest, or by hand."""
 
+import os
 import re
+import subprocess
 import sys
 import unittest
 from pathlib import Path
@@ -59,6 +61,36 @@ class Tops(unittest.TestCase):
         for loaded, _, text in self.each():
             for line in (text + kernel_tops.simulation(loaded)).splitlines():
                 self.assertLessEqual(len(line), 100)
+
+
+class Directives(unittest.TestCase):
+    """The macros of kernels/hls/pragmas.h, as the preprocessor of an HLS compiler expands them."""
+
+    EXPECTED = {
+        "HLS_MEMORY_PORT(kv2, kv0)": "interface m_axi port = kv2 bundle = kv0 offset = slave",
+        "HLS_CONTROL_PORT": "interface s_axilite port = return",
+        "HLS_PIPELINE(2)": "pipeline II = 2",
+        "HLS_UNROLL": "unroll",
+        "HLS_UNROLL_BY(A::row_parallel)": "unroll factor = A::row_parallel",
+        "HLS_PARTITION(partial, 1)": "array_partition variable = partial complete dim = 1",
+        "HLS_URAM(kept)": "bind_storage variable = kept type = ram_2p impl = uram",
+        "HLS_TRIPS(1, divide_up(K::rows, 16))":
+            "loop_tripcount min = 1 max = divide_up(K::rows, 16)",
+    }
+
+    def preprocess(self, *definitions):
+        source = '#include "kernels/hls/pragmas.h"\n' + "\n".join(self.EXPECTED)
+        run = subprocess.run([os.environ.get("CXX", "c++"), "-E", "-P", "-x", "c++", f"-I{ROOT}",
+                              *definitions, "-"], input=source, capture_output=True, text=True,
+                             check=True)
+        return [line.strip() for line in run.stdout.splitlines() if line.strip()]
+
+    def test_vitis_sees_its_directives(self):
+        self.assertEqual(self.preprocess("-D__VITIS_HLS__"),
+                         ["#pragma HLS " + text for text in self.EXPECTED.values()])
+
+    def test_other_compilers_see_nothing(self):
+        self.assertEqual(self.preprocess(), [])
 
 
 if __name__ == "__main__":
