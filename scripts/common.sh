@@ -66,7 +66,7 @@ logged() {
   say "$title ..."
   (
     while sleep 20 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-      say "  $title: $((SECONDS - begin)) s: $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-100)"
+      say "  $title: $((SECONDS - begin)) s: $(tail -n 3 "$log" | tr '\r' '\n' | grep . | tail -n 1 | cut -c 1-100)"
     done
   ) 9>&- &
   beat=$!
