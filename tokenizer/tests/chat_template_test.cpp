@@ -226,7 +226,8 @@ TEST(ChatTemplate, MutatedTemplatesGiveTextOrAnError) {
   for (const char* name : {"smollm2", "tinyllama", "llama2", "mistral", "qwen2.5", "llama3.2"}) {
     sources.push_back(read_test_file("templates/" + std::string(name) + ".jinja"));
   }
-  for (const auto& test_case : read_golden("jinja.json").at("cases")) {
+  const ordered_json expressions = read_golden("jinja.json");
+  for (const auto& test_case : expressions.at("cases")) {
     sources.push_back(test_case.at("source").get<std::string>());
   }
   const ordered_json golden = read_golden("chats.json");
