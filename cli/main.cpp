@@ -15,6 +15,8 @@ constexpr Subcommand kSubcommands[] = {
     {"serve", "Serve a model over the OpenAI API", add_serve},
     {"chat", "Talk with a served model", add_chat},
     {"run", "Answer one prompt", add_run},
+    {"quantize", "Pack a checkpoint for a card", add_quantize},
+    {"perplexity", "Measure how well a model on the card predicts a text", add_perplexity},
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
 };
 

@@ -1,13 +1,13 @@
 #include "cli/model.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <exception>
 #include <utility>
 
 #include "cli/exit_code.h"
+#include "cli/progress.h"
 #include "formats/error.h"
 #include "formats/packed_model.h"
 #include "host/memory_map.h"
@@ -19,27 +19,6 @@ namespace flexllm::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A line that counts on a terminal, and one line elsewhere.
-class Progress {
- public:
-  explicit Progress(std::string what) : what_(std::move(what)), terminal_(isatty(STDERR_FILENO)) {
-    if (!terminal_) fmt::print(stderr, "{}\n", what_);
-  }
-  void show(double share) {
-    const int percent = static_cast<int>(share * 100);
-    if (!terminal_ || percent == last_) return;
-    last_ = percent;
-    fmt::print(stderr, "\r{}: {}%", what_, percent);
-    if (percent == 100) fmt::print(stderr, "\n");
-    std::fflush(stderr);
-  }
-
- private:
-  const std::string what_;
-  const bool terminal_;
-  int last_ = -1;
-};
 
 host::MemoryMap memory_map_of(const host::EngineOptions& options) {
   fs::path path = options.memory_map;
@@ -102,8 +81,19 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
   table.add("recovery-pause", options.recovery_pause, "Between attempts to bring a lost card back");
 }
 
-LoadedModel load_model(const ModelOptions& options, const host::EngineOptions& engine_options) {
-  if (options.model.empty()) throw Failure(kUsage, "--model is required");
+fs::path default_model() {
+  const fs::path path = quantizer::cache_folder() / "SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!fs::exists(path)) {
+    throw Failure(kModel,
+                  path.string() + ": the default model is not there; scripts/model fetches it");
+  }
+  return path;
+}
+
+LoadedModel load_model(const ModelOptions& asked, const host::EngineOptions& engine_options) {
+  if (asked.model.empty()) throw Failure(kUsage, "--model is required");
+  ModelOptions options = asked;
+  if (options.model == "default") options.model = default_model();
   if (!fs::exists(options.model)) {
     throw Failure(kModel, options.model.string() + ": there is no such file or folder");
   }

@@ -36,6 +36,9 @@ struct LoadedModel {
   std::unique_ptr<server::Backend> backend;
 };
 
+// Where scripts/model puts the default model. Throws Failure if it is not there.
+std::filesystem::path default_model();
+
 // Packs the model if it is not packed yet (once; then it lies in the cache), opens the card and
 // streams the weights to it. Says on stderr what takes time. Throws Failure.
 LoadedModel load_model(const ModelOptions& options, const host::EngineOptions& engine_options);

@@ -24,6 +24,7 @@ namespace {
 
 struct PerplexityOptions {
   ModelOptions model;
+  std::string model_name;  // the positional argument, which is --model written short
   std::filesystem::path text;
   uint32_t tokens = 0;
   uint32_t window = 2048;
@@ -94,6 +95,7 @@ void add_window(server::Backend& backend, std::span<const uint32_t> tokens,
 
 int perplexity(PerplexityOptions& options) {
   options.table.resolve();
+  if (!options.model_name.empty()) options.model.model = options.model_name;
   if (options.text.empty()) throw Failure(kUsage, "--text is required");
   const std::string text = read_text(options.text);
   const host::EngineOptions engine = choose_device(options.model);
@@ -139,6 +141,7 @@ int perplexity(PerplexityOptions& options) {
 
 Run add_perplexity(CLI::App& app) {
   auto options = std::make_shared<PerplexityOptions>();
+  app.add_option("MODEL", options->model_name, "As --model; 'default': the default model");
   OptionTable& table = options->table;
   add_model_options(table, options->model);
   table.group("Text");

@@ -24,6 +24,8 @@ struct Subcommand {
 Run add_serve(CLI::App& app);
 Run add_chat(CLI::App& app);
 Run add_run(CLI::App& app);
+Run add_quantize(CLI::App& app);
+Run add_perplexity(CLI::App& app);
 Run add_doctor(CLI::App& app);
 
 }  // namespace flexllm::cli
