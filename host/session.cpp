@@ -154,8 +154,9 @@ uint32_t Session::pages_that_fit(const EngineOptions& options, const MemoryMap& 
   }
   most = most / CardMemory::kAlignment * CardMemory::kAlignment;
   if (options.max_kv_bytes > 0) most = std::min(most, options.max_kv_bytes / map.kv_streams);
-  return static_cast<uint32_t>(
-      std::min<uint64_t>(most / header.page_bytes() * map.kv_streams, kMostPages));
+  const uint64_t page = header.page_bytes();
+  if (page == 0) return 0;
+  return static_cast<uint32_t>(std::min<uint64_t>(most / page * map.kv_streams, kMostPages));
 }
 
 tl::expected<void, DeviceError> Session::allocate_arenas(const MemoryMap& map, uint64_t bytes) {
