@@ -56,5 +56,18 @@ TEST(DefaultLayer, SequentialModeGivesTheSame) {
   run_layer({{15, 17}}, csim::run_prefill, 256);
 }
 
+TEST(Tops, RefuseAnotherNumberOfArenas) {
+  CaseLimits limits;
+  Case given = random_case(1, limits, kWeightStreams - 1, kKvStreams);
+  for (const Kernel kernel : {csim::run_decode, csim::run_prefill}) {
+    EXPECT_EQ(kernel(given.buffers()), launch_status::beyond_maxima);
+    const uint32_t* record = fields_at(given.result, 0);
+    EXPECT_EQ(record[completion_field::magic], kResultMagic);
+    EXPECT_EQ(record[completion_field::id], fields_at(given.desc, 0)[launch_field::id]);
+    EXPECT_EQ(record[completion_field::status], launch_status::beyond_maxima);
+    EXPECT_EQ(record[completion_field::rows], 0u);
+  }
+}
+
 }  // namespace
 }  // namespace flexllm::kernels

@@ -25,7 +25,8 @@ inline bool has_arenas(const twin::Buffers& buffers, size_t weights, size_t kv) 
 
 // Refuses a launch that has another number of arenas than the kernel has arguments.
 inline uint32_t refuse(const twin::Buffers& buffers) {
-  complete(words_of(buffers.result), 0, launch_status::beyond_maxima, 0);
+  const uint32_t id = get_lane(*words_of(buffers.desc), launch_field::id);
+  complete(words_of(buffers.result), id, launch_status::beyond_maxima, 0);
   return launch_status::beyond_maxima;
 }
 

@@ -90,10 +90,9 @@ uint32_t check_rows(const Word* desc, const ModelInfo& info, uint32_t sequences,
 template <typename K>
 uint32_t read_launch(const Word* desc, const Word* model, LaunchInfo& launch, ModelInfo& info) {
   const Word first = desc[0];
-  launch.id = 0;
+  launch.id = get_lane(first, launch_field::id);
   launch.rows = 0;
   if (get_lane(first, launch_field::magic) != kLaunchMagic) return launch_status::bad_magic;
-  launch.id = get_lane(first, launch_field::id);
   if (get_lane(first, launch_field::version) != kContractVersion) return launch_status::bad_version;
   const uint32_t model_status = read_model<K>(model, info);
   if (model_status != launch_status::ok) return model_status;
