@@ -22,7 +22,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "host/card/rack.h"
@@ -33,17 +32,41 @@ using flexllm::card::Card;
 using flexllm::card::Rack;
 using Kind = Rack::Entry::Kind;
 
-template <typename Function>
-Function next_definition(const char* name) {
-  return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
+// The definition of a symbol that comes after this library's. `known` remembers it and needs no
+// guard: whoever comes first finds the same.
+void* next_definition(std::atomic<void*>& known, const char* name) {
+  void* next = known.load(std::memory_order_relaxed);
+  if (next == nullptr) {
+    next = ::dlsym(RTLD_NEXT, name);
+    known.store(next, std::memory_order_relaxed);
+  }
+  return next;
 }
 
-// The definition of an interposed function that would have been called without this library.
-#define NEXT(function)                                                          \
-  ([]() {                                                                       \
-    static const auto next = next_definition<decltype(&::function)>(#function); \
-    return next;                                                                \
+// The function that would have been called without this library.
+#define NEXT(function)                                                                 \
+  ([]() {                                                                              \
+    static std::atomic<void*> known{nullptr};                                          \
+    return reinterpret_cast<decltype(&::function)>(next_definition(known, #function)); \
   }())
+
+// Until the library is initialised, calls pass through: sanitizers make some before they are set up
+// themselves, and nothing looks for a card so early.
+bool initialised = false;
+__attribute__((constructor)) void note_initialised() { initialised = true; }
+
+// `stat` is also the name of a type, so NEXT cannot say it.
+int next_stat(const char* path, struct stat* out) {
+  static std::atomic<void*> known{nullptr};
+  void* const next = next_definition(known, "stat");
+  return reinterpret_cast<int (*)(const char*, struct stat*)>(next)(path, out);
+}
+
+int next_stat64(const char* path, struct stat64* out) {
+  return next_stat(path, reinterpret_cast<struct stat*>(out));
+}
+
+bool may_own(const char* path) { return initialised && Rack::may_own(path); }
 
 constexpr unsigned kDrmMajor = 226;
 
@@ -52,11 +75,11 @@ int fail(int error) {
   return -1;
 }
 
-Rack::Entry find(const char* path) {
-  return Rack::may_own(path) ? Rack::instance().find(path) : Rack::Entry{};
-}
+Rack::Entry find(const char* path) { return Rack::instance().find(path); }
 
-Card* card_of(int fd) { return Rack::has_nodes() ? Rack::instance().card_of(fd) : nullptr; }
+Card* card_of(int fd) {
+  return initialised && Rack::has_nodes() ? Rack::instance().card_of(fd) : nullptr;
+}
 
 // A file with this content that vanishes with its descriptor; -1 and errno on failure.
 int anonymous_file(const std::string& content) {
@@ -132,13 +155,11 @@ class Listings {
     names.insert(names.begin(), {".", ".."});
     const std::lock_guard lock(mutex_);
     open_[directory] = {std::move(names)};
-    any_ = true;
     return directory;
   }
 
   // Whether the directory is ours; if so `out` is its next entry, or null at its end.
   bool read(DIR* directory, dirent*& out) {
-    if (!any_) return false;
     const std::lock_guard lock(mutex_);
     const auto found = open_.find(directory);
     if (found == open_.end()) return false;
@@ -156,19 +177,21 @@ class Listings {
   }
 
   void close(DIR* directory) {
-    if (!any_) return;
     const std::lock_guard lock(mutex_);
     open_.erase(directory);
   }
 
  private:
-  std::atomic<bool> any_{false};
   std::mutex mutex_;
   std::map<DIR*, Listing> open_;
 };
 
+// Made when the first directory is opened; readers before that find none.
+std::atomic<Listings*> open_listings{nullptr};
+
 Listings& listings() {
   static Listings* const all = new Listings;
+  open_listings = all;
   return *all;
 }
 
@@ -195,6 +218,7 @@ INTERPOSED int open(const char* path, int flags, ...) {
   va_start(arguments, flags);
   const mode_t mode = creation_mode(flags, arguments);
   va_end(arguments);
+  if (!may_own(path)) return NEXT(open)(path, flags, mode);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(open)(path, flags, mode) : open_entry(entry, flags);
 }
@@ -204,32 +228,38 @@ INTERPOSED int open64(const char* path, int flags, ...) {
   va_start(arguments, flags);
   const mode_t mode = creation_mode(flags, arguments);
   va_end(arguments);
+  if (!may_own(path)) return NEXT(open64)(path, flags, mode);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(open64)(path, flags, mode) : open_entry(entry, flags);
 }
 
 // The forms that fortified programs call.
 INTERPOSED int __open_2(const char* path, int flags) {
+  if (!may_own(path)) return NEXT(open)(path, flags);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(open)(path, flags) : open_entry(entry, flags);
 }
 
 INTERPOSED int __open64_2(const char* path, int flags) {
+  if (!may_own(path)) return NEXT(open64)(path, flags);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(open64)(path, flags) : open_entry(entry, flags);
 }
 
 INTERPOSED FILE* fopen(const char* path, const char* mode) {
+  if (!may_own(path)) return NEXT(fopen)(path, mode);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(fopen)(path, mode) : open_stream(entry, mode);
 }
 
 INTERPOSED FILE* fopen64(const char* path, const char* mode) {
+  if (!may_own(path)) return NEXT(fopen64)(path, mode);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(fopen64)(path, mode) : open_stream(entry, mode);
 }
 
 INTERPOSED DIR* opendir(const char* path) {
+  if (!may_own(path)) return NEXT(opendir)(path);
   Rack::Entry entry = find(path);
   if (entry.kind == Kind::elsewhere) return NEXT(opendir)(path);
   if (entry.kind == Kind::directory) return listings().open(std::move(entry.names));
@@ -239,40 +269,42 @@ INTERPOSED DIR* opendir(const char* path) {
 
 INTERPOSED dirent* readdir(DIR* directory) {
   dirent* entry = nullptr;
-  return listings().read(directory, entry) ? entry : NEXT(readdir)(directory);
+  Listings* const ours = open_listings;
+  return ours != nullptr && ours->read(directory, entry) ? entry : NEXT(readdir)(directory);
 }
 
 INTERPOSED dirent64* readdir64(DIR* directory) {
   dirent* entry = nullptr;
-  return listings().read(directory, entry) ? reinterpret_cast<dirent64*>(entry)
-                                           : NEXT(readdir64)(directory);
+  Listings* const ours = open_listings;
+  return ours != nullptr && ours->read(directory, entry) ? reinterpret_cast<dirent64*>(entry)
+                                                         : NEXT(readdir64)(directory);
 }
 
 INTERPOSED int closedir(DIR* directory) {
-  listings().close(directory);
+  if (Listings* const ours = open_listings) ours->close(directory);
   return NEXT(closedir)(directory);
 }
 
 INTERPOSED int stat(const char* path, struct stat* out) {
+  if (!may_own(path)) return next_stat(path, out);
   const Rack::Entry entry = find(path);
-  if (entry.kind != Kind::elsewhere) return describe(entry, out);
-  static const auto next = next_definition<int (*)(const char*, struct stat*)>("stat");
-  return next(path, out);
+  return entry.kind == Kind::elsewhere ? next_stat(path, out) : describe(entry, out);
 }
 
 INTERPOSED int stat64(const char* path, struct stat64* out) {
+  if (!may_own(path)) return next_stat64(path, out);
   const Rack::Entry entry = find(path);
-  if (entry.kind != Kind::elsewhere) return describe(entry, out);
-  static const auto next = next_definition<int (*)(const char*, struct stat64*)>("stat64");
-  return next(path, out);
+  return entry.kind == Kind::elsewhere ? next_stat64(path, out) : describe(entry, out);
 }
 
 INTERPOSED int lstat(const char* path, struct stat* out) {
+  if (!may_own(path)) return NEXT(lstat)(path, out);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(lstat)(path, out) : describe(entry, out);
 }
 
 INTERPOSED int lstat64(const char* path, struct stat64* out) {
+  if (!may_own(path)) return NEXT(lstat64)(path, out);
   const Rack::Entry entry = find(path);
   return entry.kind == Kind::elsewhere ? NEXT(lstat64)(path, out) : describe(entry, out);
 }

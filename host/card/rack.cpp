@@ -1,9 +1,7 @@
 #include "host/card/rack.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -21,8 +19,6 @@ constexpr std::string_view kDriver = "/sys/bus/pci/drivers/xocl";
 constexpr std::string_view kManagementDriver = "/sys/bus/pci/drivers/xclmgmt";
 constexpr std::string_view kNodes = "/dev/dri/renderD";
 constexpr int kMostCards = 8;
-
-std::atomic<bool> any_nodes{false};
 
 std::string environment(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
@@ -114,14 +110,6 @@ Rack::Rack() {
   if (!socket.empty()) control_ = Control::listen(socket, *this);
 }
 
-bool Rack::may_own(const char* path) {
-  if (path == nullptr) return false;
-  return std::strncmp(path, "/sys/bus/pci/", 13) == 0 ||
-         std::strncmp(path, kNodes.data(), kNodes.size()) == 0;
-}
-
-bool Rack::has_nodes() { return any_nodes.load(std::memory_order_relaxed); }
-
 Rack::Entry Rack::find(std::string_view raw) {
   const std::string path = tidy(raw);
   if (below(path, kManagementDriver)) return {.kind = Entry::Kind::missing};
@@ -144,7 +132,7 @@ Rack::Entry Rack::find(std::string_view raw) {
 }
 
 int Rack::open_node(Card& card, int flags) {
-  any_nodes = true;
+  any_nodes_ = true;
   const int fd = card.open(flags);
   if (fd >= 0) {
     const std::unique_lock lock(nodes_mutex_);

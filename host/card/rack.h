@@ -6,6 +6,7 @@
 // (a name of configs/devices/, default u280). FLEXLLM_FAULTS: a fault script.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,10 +25,14 @@ class Rack {
  public:
   static Rack& instance();
 
-  // Cheap: whether a path can be one of the rack's at all.
-  static bool may_own(const char* path);
-  // Whether a descriptor can be one of the rack's at all.
-  static bool has_nodes();
+  // Cheap, and good before anything is initialised: whether a path or a descriptor can be one of
+  // the rack's at all.
+  static bool may_own(const char* path) {
+    if (path == nullptr || path[0] != '/') return false;
+    const std::string_view text(path);
+    return text.starts_with("/sys/bus/pci/") || text.starts_with("/dev/dri/renderD");
+  }
+  static bool has_nodes() { return any_nodes_.load(std::memory_order_relaxed); }
 
   struct Entry {
     enum class Kind { elsewhere, missing, file, directory, node };
@@ -48,6 +53,8 @@ class Rack {
 
  private:
   Rack();
+
+  static inline constinit std::atomic<bool> any_nodes_{false};
 
   FaultScript faults_;
   std::vector<std::unique_ptr<Card>> cards_;
