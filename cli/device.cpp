@@ -23,6 +23,8 @@ namespace fs = std::filesystem;
 constexpr const char* kCardLibrary = "libflexllm_card.so";
 constexpr const char* kCardReset = "bin/flexllm-card-reset";
 constexpr const char* kEmulatedBitstream = "share/flexllm/u280-combined.xclbin";
+constexpr const char* kSimulatedBitstream = "share/flexllm/u280-combined.csim.xclbin";
+constexpr const char* kEmulatedMemoryMap = "share/flexllm/u280-combined.json";
 
 std::string_view variable(const char* name) {
   const char* value = std::getenv(name);
@@ -72,6 +74,9 @@ fs::path companion(const fs::path& file) {
 }  // namespace
 
 host::EngineOptions choose_device(const ModelOptions& options) {
+  if (options.emulated_kernels != "twin" && options.emulated_kernels != "csim") {
+    throw Failure(kUsage, "--emulated-kernels must be twin or csim");
+  }
   const bool asked_for_emulated = options.device == "emulated";
   std::string device = options.device;
   if (!on_emulated_card() && (asked_for_emulated || device == "auto")) {
@@ -95,10 +100,14 @@ host::EngineOptions choose_device(const ModelOptions& options) {
     if (engine.reset_command.empty() && !reset.empty()) {
       engine.reset_command = fmt::format("'{}' {}", reset.string(), device);
     }
-    if (engine.bitstream.empty()) engine.bitstream = companion(kEmulatedBitstream);
     if (engine.bitstream.empty()) {
-      throw Failure(kDevice,
-                    fmt::format("{} is not beside {}", kEmulatedBitstream, program().string()));
+      const char* bitstream =
+          options.emulated_kernels == "csim" ? kSimulatedBitstream : kEmulatedBitstream;
+      engine.bitstream = companion(bitstream);
+      if (engine.memory_map.empty()) engine.memory_map = companion(kEmulatedMemoryMap);
+      if (engine.bitstream.empty()) {
+        throw Failure(kDevice, fmt::format("{} is not beside {}", bitstream, program().string()));
+      }
     }
   } else {
     fmt::print(stderr, "device: card {}\n", device);

@@ -55,6 +55,10 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
   table.group("Device");
   table.add("device", options.device,
             "'emulated', an index or a PCI address; 'auto': a card if there is one, else emulated");
+  table.add(
+      "emulated-kernels", options.emulated_kernels,
+      "What the emulated card runs: 'twin', fast, or 'csim', the C simulation of the kernels, "
+      "the same bits slowly");
   table.add("bitstream", options.bitstream, "The card's .xclbin; the emulated card brings its own");
   table.add("memory-map", options.memory_map,
             "JSON of the accelerator; empty: beside the bitstream");

@@ -21,6 +21,7 @@ struct ModelOptions {
   std::string served_model_name;
   std::string scheme = "w8a8kv8-lm8";
   std::string device = "auto";
+  std::string emulated_kernels = "twin";
   std::filesystem::path bitstream;
   std::filesystem::path memory_map;
   std::string reset_command;

@@ -1,7 +1,7 @@
 // Kernels that are wrong in one bit: whatever runs layer 1 alone gets its first residual changed in
 // the last place (prefill), or a K scale (decode). For the test of the self-test.
 #include "accelerators/u280_combined.h"
-#include "host/twin_kernels/run_twin.h"
+#include "host/emulated_kernels/launch_arguments.h"
 #include "kernels/contract/launch.h"
 
 namespace {
@@ -10,7 +10,7 @@ namespace accelerator = flexllm::accelerator::u280_combined;
 namespace kernels = flexllm::kernels;
 
 struct Launch {
-  flexllm::host::TwinArguments<accelerator::weight_streams, accelerator::kv_streams> arguments;
+  flexllm::host::LaunchArguments<accelerator::weight_streams, accelerator::kv_streams> arguments;
 
   int run(const flexllm::card::Call& call) {
     if (const int error = arguments.read(call)) return error;

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.reference import packed  # before NumPy: it bounds its threads
+from tests.reference.model import Model, generate
+
 import gguf
 import pytest
 
 from tests.e2e.serving import Server, serve
-from tests.reference import packed
-from tests.reference.model import Model, generate
 
 MODEL = Path(os.environ["FLEXLLM_DEFAULT_GGUF"])
 TOKENS = 200 if os.environ.get("FLEXLLM_LONG") else 24
@@ -55,17 +56,17 @@ def prompts_of(server: Server) -> list[list[int]]:
     return [rooted.post("/tokenize", {"prompt": text})["tokens"] for text in texts]
 
 
-def greedy(server: Server, prompt: Sequence[int]) -> list[str]:
+def greedy(server: Server, prompt: Sequence[int], count: int = TOKENS) -> list[str]:
     """The generated tokens as texts, in order."""
     body = {
         "prompt": list(prompt),
-        "max_tokens": TOKENS,
+        "max_tokens": count,
         "temperature": 0,
         "ignore_eos": True,
         "logprobs": 0,
     }
     answer = server.post("/completions", body)
-    assert answer["usage"]["completion_tokens"] == TOKENS
+    assert answer["usage"]["completion_tokens"] == count
     return answer["choices"][0]["logprobs"]["tokens"]
 
 
@@ -105,6 +106,14 @@ def test_chunks_do_not_change_tokens(answers, cache: Path) -> None:
     alone, _, prompts = answers
     with serve(MODEL, "--prefill-chunk", "7", cache=cache) as server, ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda prompt: greedy(server, prompt), prompts)) == alone
+
+
+def test_c_simulation_gives_the_same_tokens(answers, cache: Path) -> None:
+    """Whole requests through the synthesizable source, on the card's C simulation."""
+    alone, _, prompts = answers
+    with serve(MODEL, "--emulated-kernels", "csim", cache=cache) as server:
+        for prompt, expected in list(zip(prompts, alone))[:3]:
+            assert greedy(server, prompt, 6) == expected[:6]
 
 
 def test_tokens_equal_the_reference(answers, cache: Path) -> None:

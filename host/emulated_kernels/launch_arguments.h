@@ -1,4 +1,4 @@
-// Hands a launch, as the emulated card decodes it, to kernels::twin::run. For kernel libraries.
+// The buffers of a launch, from the arguments that the emulated card decodes. For kernel libraries.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ namespace flexllm::host {
 
 // The buffers of a launch: desc, model, result, scratch, then the arenas (docs/launch.md).
 template <int WeightStreams, int KvStreams>
-struct TwinArguments {
+struct LaunchArguments {
   std::array<kernels::twin::Span, WeightStreams> weights;
   std::array<kernels::twin::Span, KvStreams> kv;
   kernels::twin::Buffers buffers;

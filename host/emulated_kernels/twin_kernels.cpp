@@ -1,6 +1,6 @@
 // The kernels of an emulated bitstream as their fast twins. Built once for each accelerator, whose
 // header is FLEXLLM_ACCELERATOR_HEADER and whose namespace is FLEXLLM_ACCELERATOR.
-#include "host/twin_kernels/run_twin.h"
+#include "host/emulated_kernels/launch_arguments.h"
 #include FLEXLLM_ACCELERATOR_HEADER
 
 namespace {
@@ -8,7 +8,7 @@ namespace {
 namespace accelerator = flexllm::accelerator::FLEXLLM_ACCELERATOR;
 namespace maxima = accelerator::maxima;
 using Arguments =
-    flexllm::host::TwinArguments<accelerator::weight_streams, accelerator::kv_streams>;
+    flexllm::host::LaunchArguments<accelerator::weight_streams, accelerator::kv_streams>;
 
 int run(const flexllm::card::Call& call, std::uint32_t rows) {
   Arguments arguments;
