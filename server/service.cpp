@@ -103,7 +103,7 @@ void Service::drain(std::chrono::milliseconds limit) {
 }
 
 tl::expected<const Service::Route*, HttpReply> Service::find_route(const HttpRequest& head) {
-  const std::string_view method = head.method == "HEAD" ? "GET" : head.method;
+  const std::string_view method = head.method == "HEAD" ? "GET" : std::string_view(head.method);
   std::set<std::string> allowed;
   for (const auto& route : routes()) {
     if (!matches(route.path, head.path)) continue;
