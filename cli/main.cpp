@@ -2,6 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,7 +22,18 @@ constexpr Subcommand kSubcommands[] = {
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
 };
 
+void refuse_unknown_subcommand(std::string_view word) {
+  if (word.starts_with('-')) return;
+  std::string known;
+  for (const auto& subcommand : kSubcommands) {
+    if (word == subcommand.name) return;
+    known += (known.empty() ? "" : ", ") + std::string(subcommand.name);
+  }
+  throw Failure(kUsage, "there is no subcommand '" + std::string(word) + "' (" + known + ")");
+}
+
 int run(int argc, char** argv) {
+  if (argc > 1) refuse_unknown_subcommand(argv[1]);
   CLI::App app("FlexLLM: language models on an FPGA", "flexllm");
   app.set_version_flag("--version", "flexllm " FLEXLLM_VERSION);
   app.require_subcommand(1);

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 #include <utility>
 
 #include "cli/exit_code.h"
@@ -31,7 +32,7 @@ host::MemoryMap memory_map_of(const host::EngineOptions& options) {
 fs::path packed_path(const ModelOptions& options, const host::EngineOptions& engine_options) {
   if (formats::PackedModel::is_packed(options.model)) return options.model;
   quantizer::PackOptions pack;
-  pack.scheme = quantizer::Scheme::parse(options.scheme);
+  pack.scheme = parse_scheme(options.scheme);
   pack.streams = memory_map_of(engine_options).weight_streams;
   pack.source = options.model.filename().string();
   const auto cached = quantizer::find_packed(options.model, pack);
@@ -47,8 +48,8 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
   table.group("Model");
   table.add(
       "model", options.model,
-      "Packed model, GGUF file or Hugging Face folder; what is not packed is packed once into "
-      "the user's cache");
+      "Packed model, GGUF file or Hugging Face folder, or 'default'; what is not packed is packed "
+      "once into the user's cache");
   table.add("served-model-name", options.served_model_name,
             "Name that clients ask for; empty: that of the model's file");
   table.add("scheme", options.scheme, "Quantisation of a model that is not packed yet");
@@ -83,6 +84,14 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
   table.add("max-faults", options.max_faults, 0, 1000,
             "Failed launches of a request before it is given up");
   table.add("recovery-pause", options.recovery_pause, "Between attempts to bring a lost card back");
+}
+
+quantizer::Scheme parse_scheme(const std::string& name) {
+  try {
+    return quantizer::Scheme::parse(name);
+  } catch (const std::invalid_argument& error) {
+    throw Failure(kUsage, std::string("--scheme: ") + error.what());
+  }
 }
 
 fs::path default_model() {

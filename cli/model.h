@@ -10,6 +10,7 @@
 
 #include "cli/option_table.h"
 #include "host/engine.h"
+#include "quantizer/scheme.h"
 #include "server/backend.h"
 #include "server/scheduler.h"
 #include "server/service.h"
@@ -36,6 +37,9 @@ struct LoadedModel {
   server::ServedModel served;
   std::unique_ptr<server::Backend> backend;
 };
+
+// Throws Failure (kUsage).
+quantizer::Scheme parse_scheme(const std::string& name);
 
 // Where scripts/model puts the default model. Throws Failure if it is not there.
 std::filesystem::path default_model();

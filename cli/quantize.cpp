@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 
 #include "cli/exit_code.h"
 #include "cli/model.h"
@@ -30,17 +30,9 @@ struct QuantizeOptions {
   bool json = false;
 };
 
-quantizer::Scheme scheme_of(const std::string& name) {
-  try {
-    return quantizer::Scheme::parse(name);
-  } catch (const std::invalid_argument& error) {
-    throw Failure(kUsage, std::string("--scheme: ") + error.what());
-  }
-}
-
 int quantize(const QuantizeOptions& options) {
   quantizer::PackOptions pack;
-  pack.scheme = scheme_of(options.scheme);
+  pack.scheme = parse_scheme(options.scheme);
   pack.streams = options.streams;
   pack.max_context = options.context;
   pack.threads = options.threads;
