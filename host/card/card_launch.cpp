@@ -5,6 +5,7 @@
 #include <xocl_ioctl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -130,7 +131,10 @@ int Card::execute(const ClientPointer& client, const drm_xocl_execbuf& request) 
     if (client->contexts.empty() || !fabric_ || foreign_) return -EINVAL;
     loaded = fabric_;
   }
-  const auto& head = *reinterpret_cast<const ert_packet*>(packet->host.data());
+  // Acquired, for the packet may have been a launch's that another thread finished.
+  ert_packet head;
+  head.header = std::atomic_ref(*reinterpret_cast<std::uint32_t*>(packet->host.data()))
+                    .load(std::memory_order_acquire);
   if (sizeof(std::uint32_t) * (head.count + 1ull) > packet->bytes) return -EINVAL;
   switch (head.opcode) {
     case ERT_START_CU:
