@@ -20,7 +20,7 @@ namespace flexllm::cli {
 struct ModelOptions {
   std::filesystem::path model;
   std::string served_model_name;
-  std::string scheme = "w8a8kv8-lm8";
+  std::string scheme = quantizer::Scheme().name();
   std::string device = "auto";
   std::string emulated_kernels = "twin";
   std::filesystem::path bitstream;

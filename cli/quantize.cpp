@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 struct QuantizeOptions {
   fs::path model;
   fs::path output;
-  std::string scheme = "w8a8kv8-lm8";
+  std::string scheme = quantizer::Scheme().name();
   uint32_t streams = 16;
   uint32_t context = 0;
   uint32_t threads = 0;

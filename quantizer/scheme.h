@@ -9,7 +9,8 @@
 
 namespace flexllm::quantizer {
 
-// Bits are 4 or 8. Embedding rows stay binary16.
+// Bits are 4 or 8. Embedding rows stay binary16. The default is the one that docs/accuracy.md
+// chooses.
 struct Scheme {
   uint32_t weight_bits = 8;        // linears of the layers
   uint32_t activation_bits = 8;    // their inputs
