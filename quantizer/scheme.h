@@ -17,7 +17,7 @@ struct Scheme {
   uint32_t lm_head_bits = 8;       // weights and inputs of lm_head
   bool grouped = false;            // a multiplier for every 64 inputs of a row
   uint32_t probability_bits = 16;  // attention probabilities, 8 or 16
-  bool rotate_down = false;        // R4: Hadamard blocks before down_proj
+  bool rotate_down = true;         // R4: Hadamard blocks before down_proj
 
   // "w4a8kv8-lm8", with "g64" behind the weights when grouped and "-r4" when rotated.
   std::string name() const;

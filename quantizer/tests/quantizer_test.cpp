@@ -43,6 +43,8 @@ TEST(Scheme, NamesAreReadBack) {
   }
 }
 
+TEST(Scheme, TheDefaultIsTheOneOfTheAccuracyPage) { EXPECT_EQ(Scheme().name(), "w8a8kv8-lm8-r4"); }
+
 TEST(QuantizeRow, KeepsToItsRangeAndMeetsErrorBounds) {
   std::mt19937 random(1);
   for (const size_t n : {4u, 64u, 100u, 172u, 576u}) {
