@@ -162,8 +162,8 @@ KernelLibrary::KernelLibrary(Bytes image) {
 
 KernelLibrary::~KernelLibrary() {
   ::dlclose(handle_);
-  // A library with unique symbols is never unloaded, and keeps its name: dlopen would answer the next
-  // library of that name with this one. So its descriptor, which is in the name, stays taken.
+  // A library with unique symbols is never unloaded, and keeps its name: dlopen would answer the
+  // next library of that name with this one. So its descriptor, which is in the name, stays taken.
   void* const resident = ::dlopen(file_name(fd_).c_str(), RTLD_NOW | RTLD_NOLOAD);
   if (resident == nullptr) {
     ::close(fd_);
