@@ -53,6 +53,10 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
   table.add("served-model-name", options.served_model_name,
             "Name that clients ask for; empty: that of the model's file");
   table.add("scheme", options.scheme, "Quantisation of a model that is not packed yet");
+  table.add("default-temperature", options.default_temperature, 0, 2,
+            "Where a request names none; absent: the model's own default, else 1");
+  table.add("default-top-p", options.default_top_p, 1e-6f, 1,
+            "Where a request names none; absent: the model's own default, else 1");
   table.group("Device");
   table.add("device", options.device,
             "'emulated', an index or a PCI address; 'auto': a card if there is one, else emulated");
@@ -118,7 +122,10 @@ LoadedModel load_model(const ModelOptions& asked, const host::EngineOptions& eng
     loaded.served.name = options.served_model_name;
     if (loaded.served.name.empty()) loaded.served.name = fs::path(info.source).stem().string();
     if (loaded.served.name.empty()) loaded.served.name = options.model.stem().string();
-    loaded.served.defaults = info.generation;
+    formats::GenerationDefaults& defaults = loaded.served.defaults;
+    defaults = info.generation;
+    if (options.default_temperature) defaults.temperature = options.default_temperature;
+    if (options.default_top_p) defaults.top_p = options.default_top_p;
     loaded.served.text = std::make_shared<server::ModelText>(info.tokenizer, info.generation);
     fmt::print(stderr, "loading {} ({}) onto the card\n", loaded.served.name, info.scheme);
     auto engine = host::Engine::open(engine_options, packed);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/option_table.h"
@@ -21,6 +22,8 @@ struct ModelOptions {
   std::filesystem::path model;
   std::string served_model_name;
   std::string scheme = quantizer::Scheme().name();
+  std::optional<float> default_temperature;
+  std::optional<float> default_top_p;
   std::string device = "auto";
   std::string emulated_kernels = "twin";
   std::filesystem::path bitstream;

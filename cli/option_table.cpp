@@ -34,6 +34,14 @@ std::vector<std::string> words_of(const nlohmann::json& value) {
   return words;
 }
 
+// The whole word as a number in [low, high], or nothing.
+std::optional<double> number_of(const std::string& word, double low, double high) {
+  char* end = nullptr;
+  const double value = std::strtod(word.c_str(), &end);
+  if (word.empty() || *end != '\0' || !(value >= low && value <= high)) return std::nullopt;
+  return value;
+}
+
 }  // namespace
 
 std::string key_name(std::string_view option) {
@@ -95,16 +103,21 @@ void OptionTable::add(const std::string& name, std::vector<std::string>& target,
   };
 }
 
+void OptionTable::add(const std::string& name, std::optional<float>& target, float low, float high,
+                      std::string help) {
+  push(name, "NUMBER", "", std::move(help)).set = [&target, low, high](const auto& words) {
+    const auto number = number_of(words.back(), double{low}, double{high});
+    if (!number) throw std::invalid_argument(fmt::format("a number between {} and {}", low, high));
+    target = static_cast<float>(*number);
+  };
+}
+
 void OptionTable::add(const std::string& name, std::chrono::milliseconds& target,
                       std::string help) {
   push(name, "SECONDS", seconds_text(target), std::move(help)).set = [&target](const auto& words) {
-    const std::string& word = words.back();
-    char* end = nullptr;
-    const double seconds = std::strtod(word.c_str(), &end);
-    if (word.empty() || *end != '\0' || !(seconds >= 0 && seconds <= 1e9)) {
-      throw std::invalid_argument("a number of seconds");
-    }
-    target = std::chrono::milliseconds(std::llround(seconds * 1000));
+    const auto seconds = number_of(words.back(), 0, 1e9);
+    if (!seconds) throw std::invalid_argument("a number of seconds");
+    target = std::chrono::milliseconds(std::llround(*seconds * 1000));
   };
 }
 

@@ -31,6 +31,9 @@ class OptionTable {
   void add(const std::string& name, bool& target, std::string help);  // false by default
   // Given several times, or separated by commas; a list in the file.
   void add(const std::string& name, std::vector<std::string>& target, std::string help);
+  // A number in [low, high]; absent by default.
+  void add(const std::string& name, std::optional<float>& target, float low, float high,
+           std::string help);
   // In seconds, with a fraction.
   void add(const std::string& name, std::chrono::milliseconds& target, std::string help);
   template <std::unsigned_integral T>

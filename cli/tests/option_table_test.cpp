@@ -19,6 +19,7 @@ struct Options {
   std::vector<std::string> origins;
   std::chrono::milliseconds pause{1500};
   uint16_t port = 8080;
+  std::optional<float> share;
   OptionTable table;
   CLI::App app;
 
@@ -31,6 +32,7 @@ struct Options {
     table.add("origins", origins, "A list");
     table.add("pause", pause, "A time");
     table.add("port", port, 1, 65535, "A number");
+    table.add("share", share, 0, 2, "A fraction");
     table.attach(app);
   }
   void parse(std::vector<std::string> words) {
@@ -55,6 +57,19 @@ class Table : public ::testing::Test {
     return path.string();
   }
 };
+
+TEST_F(Table, FractionsAreBoundedAndAbsentByDefault) {
+  Options none;
+  none.parse({});
+  EXPECT_FALSE(none.share);
+  Options some;
+  some.parse({"--share", "0.25"});
+  EXPECT_EQ(some.share, 0.25f);
+  for (const char* bad : {"", "x", "0.5x", "2.5", "-1", "nan"}) {
+    Options options;
+    EXPECT_THROW(options.parse({"--share", bad}), Failure) << bad;
+  }
+}
 
 TEST_F(Table, DefaultsFlagsEnvironmentAndFileInTheirOrder) {
   {
