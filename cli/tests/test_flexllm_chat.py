@@ -5,6 +5,7 @@ import pathlib
 import pty
 import re
 import select
+import signal
 import subprocess
 import time
 
@@ -35,6 +36,7 @@ class Terminal:
     def __init__(self, command, environment):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
             os.execve(command[0], [str(part) for part in command], environment)
         self.seen = ""
 
