@@ -1,9 +1,6 @@
 #include "host/engine.h"
 
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -11,6 +8,7 @@
 #include "formats/packed_model.h"
 #include "host/memory_map.h"
 #include "host/model_header.h"
+#include "host/reset_command.h"
 #include "host/session.h"
 #include "kernels/contract/launch.h"
 
@@ -41,16 +39,6 @@ DeviceError not_completed(Stage stage, ert_cmd_state state) {
       return {Kind::launch_failed,
               launch + "ended in ERT state " + std::to_string(static_cast<int>(state))};
   }
-}
-
-tl::expected<void, DeviceError> run_reset_command(const std::string& command) {
-  const int status = std::system(command.c_str());
-  if (status == 0) return {};
-  const std::string why = status == -1        ? "could not be started"
-                          : WIFEXITED(status) ? "returned " + std::to_string(WEXITSTATUS(status))
-                                              : "was killed";
-  return tl::unexpected(
-      DeviceError{Kind::reset_failed, "the reset command '" + command + "' " + why});
 }
 
 }  // namespace
@@ -291,7 +279,8 @@ tl::expected<void, DeviceError> Engine::recover() {
   const auto begin = Clock::now();
   state.session.reset();
   if (!state.options.reset_command.empty()) {
-    if (auto reset = run_reset_command(state.options.reset_command); !reset) return reset;
+    auto reset = run_reset_command(state.options.reset_command, state.options.reset_timeout);
+    if (!reset) return reset;
   }
   while (true) {
     auto session =

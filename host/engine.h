@@ -94,6 +94,7 @@ struct EngineOptions {
   bool card_copies = true;
   std::chrono::milliseconds launch_timeout{30000};
   std::string reset_command;  // shell command, run by recover(); empty: no reset, only reopen
+  std::chrono::milliseconds reset_timeout{60000};     // after this the reset command is killed
   std::chrono::milliseconds recovery_timeout{30000};  // for the card to answer after the reset
 };
 
