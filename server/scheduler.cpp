@@ -249,8 +249,16 @@ uint32_t Scheduler::pages_for(size_t positions) const {
 }
 
 bool Scheduler::recover() {
-  card_ = State::recovering;
-  auto recovered = backend_->recover();
+  // A lost card stays lost, and its requests are refused at once, until an attempt has succeeded.
+  if (card_ != State::lost) card_ = State::recovering;
+  given_up_ = 0;
+  tl::expected<void, host::DeviceError> recovered;
+  try {
+    recovered = backend_->recover();
+  } catch (const std::exception& error) {
+    recovered =
+        tl::unexpected(host::DeviceError{host::DeviceError::Kind::reset_failed, error.what()});
+  }
   for (auto& sequence : running_) sequence->restart();
   if (recovered) {
     card_ = State::ready;

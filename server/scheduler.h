@@ -28,7 +28,7 @@ struct SchedulerOptions {
   uint32_t prefill_chunk = 256;    // rows of a prefill launch, cut to what the card takes
   uint32_t context_length = 0;     // cut below the model's and the card's; 0: not
   size_t result_bytes = 1u << 20;  // unread results after which a reader is too slow
-  uint32_t max_faults = 2;         // failed launches after which a choice is given up
+  uint32_t max_faults = 2;         // failed launches in one place that a choice may have
   std::chrono::milliseconds recovery_pause{5000};  // between attempts to bring a lost card back
 };
 
@@ -75,7 +75,10 @@ class Scheduler {
   // The card failed a launch or a copy; `blamed` were part of it.
   struct Fault {
     host::DeviceError error;
-    std::vector<Sequence*> blamed;
+    std::vector<Work> blamed;
+    bool leaves_usable() const {
+      return error.kind == host::DeviceError::Kind::launch_failed;  // host/engine.h
+    }
   };
 
   void loop();
@@ -97,7 +100,7 @@ class Scheduler {
   tl::expected<host::Choice, host::DeviceError> sample(Sequence& sequence, host::Stage stage,
                                                        uint32_t row, const host::RowOutput& output);
   void deliver(Sequence& sequence, std::optional<FinishReason> finish);
-  void handle(const Fault& fault);
+  void handle(const std::vector<Fault>& faults);
 
   bool recover();
   void fail(Job& job, const ApiError& error);
@@ -133,6 +136,7 @@ class Scheduler {
   std::vector<SequencePtr> waiting_;  // by priority and arrival
   std::vector<SequencePtr> running_;  // likewise; they hold pages and a slot
   Clock::time_point next_recovery_{};
+  uint32_t given_up_ = 0;  // requests, since a launch last succeeded
 
   std::thread thread_;
 };

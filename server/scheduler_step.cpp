@@ -16,27 +16,28 @@ using host::Stage;
 void Scheduler::step() {
   Planned decode = plan(Stage::decode);
   Planned prefill = plan(Stage::prefill);
-  std::optional<Fault> fault = start(decode);
-  if (!fault) fault = start(prefill);
-
+  std::vector<Fault> faults;
+  auto usable = [&] { return faults.empty() || faults.back().leaves_usable(); };
+  for (Planned* planned : {&decode, &prefill}) {
+    if (!usable()) break;
+    if (auto fault = start(*planned)) faults.push_back(std::move(*fault));
+  }
   std::vector<std::pair<Planned*, host::LaunchResult>> results;
   for (Planned* planned : {&decode, &prefill}) {
     if (!planned->started) continue;
     auto result = backend_->wait(planned->launch.stage);
     if (result) {
       results.emplace_back(planned, std::move(*result));
-    } else if (!fault) {
-      fault = Fault{result.error(), {}};
-      for (const auto& work : planned->work) fault->blamed.push_back(work.sequence);
+    } else if (usable()) {
+      faults.push_back({result.error(), planned->work});
     }
   }
-  if (!fault) {
-    for (auto& [planned, result] : results) {
-      fault = collect(*planned, result);
-      if (fault) break;
-    }
+  for (auto& [planned, result] : results) {
+    if (!usable()) break;
+    given_up_ = 0;
+    if (auto fault = collect(*planned, result)) faults.push_back(std::move(*fault));
   }
-  if (fault) handle(*fault);
+  handle(faults);
 }
 
 bool Scheduler::goes_to_decode(const Sequence& sequence) const {
@@ -50,9 +51,15 @@ Scheduler::Planned Scheduler::plan(Stage stage) {
   const bool decode = stage == Stage::decode;
   uint32_t room =
       decode ? limits_.max_batch : std::min(options_.prefill_chunk, limits_.max_prefill_rows);
+  std::vector<Sequence*> candidates;
   for (auto& sequence : running_) {
+    if (goes_to_decode(*sequence) == decode) candidates.push_back(sequence.get());
+  }
+  const auto suspect = std::find_if(candidates.begin(), candidates.end(),
+                                    [](const Sequence* s) { return s->faults() > 0; });
+  if (suspect != candidates.end()) candidates = {*suspect};
+  for (Sequence* sequence : candidates) {
     if (room == 0) break;
-    if (goes_to_decode(*sequence) != decode) continue;
     const uint32_t rows = decode ? 1 : std::min(sequence->remaining(), room);
     if (!add_rows(planned, *sequence, rows)) break;
     room -= planned.work.back().rows;
@@ -98,9 +105,7 @@ std::optional<Scheduler::Fault> Scheduler::start(Planned& planned) {
   try {
     auto started = backend_->start(planned.launch);
     if (!started) {
-      Fault fault{started.error(), {}};
-      for (const auto& work : planned.work) fault.blamed.push_back(work.sequence);
-      return fault;
+      return Fault{started.error(), planned.work};
     }
     planned.started = true;
   } catch (const std::invalid_argument& error) {
@@ -136,7 +141,7 @@ std::optional<Scheduler::Fault> Scheduler::collect(Planned& planned,
       if (sequence.wants_tokens()) {
         const uint32_t row = work.first_row + work.rows - 1;
         auto choice = sample(sequence, stage, row, result.rows[row]);
-        if (!choice) return Fault{choice.error(), {&sequence}};
+        if (!choice) return Fault{choice.error(), {work}};
         sequence.begin();
         finish = sequence.accept(*choice);
       } else {
@@ -203,17 +208,25 @@ void Scheduler::deliver(Sequence& sequence, std::optional<FinishReason> finish) 
   }
 }
 
-// What the card held is gone. Those that were part of it often enough are given up; all others are
-// computed again from their tokens, which gives the same text.
-void Scheduler::handle(const Fault& fault) {
-  ++metrics_->device_errors;
-  spdlog::warn("scheduler: {}: {}", host::to_string(fault.error.kind), fault.error.message);
-  for (Sequence* sequence : fault.blamed) {
-    if (++sequence->faults > options_.max_faults) {
-      fail(sequence->job(), unavailable("The accelerator failed this request.", "device_error"));
+// A failed launch leaves the card usable, and only those that were part of it are computed again
+// from their tokens, which gives the same text; after anything else the card starts afresh, and
+// all are. Those that fail in the same place often enough are given up. One such request is its
+// own fault, but two without a good launch between them are the card's.
+void Scheduler::handle(const std::vector<Fault>& faults) {
+  bool usable = true;
+  for (const Fault& fault : faults) {
+    ++metrics_->device_errors;
+    spdlog::warn("scheduler: {}: {}", host::to_string(fault.error.kind), fault.error.message);
+    usable = usable && fault.leaves_usable();
+    for (const Work& work : fault.blamed) {
+      Sequence& sequence = *work.sequence;
+      sequence.fail(work.rows);
+      if (sequence.faults() <= options_.max_faults || sequence.job().ended) continue;
+      fail(sequence.job(), unavailable("The accelerator failed this request.", "device_error"));
+      ++given_up_;
     }
   }
-  recover();
+  if (!usable || given_up_ > 1) recover();
 }
 
 }  // namespace flexllm::server

@@ -38,6 +38,12 @@ bool Sequence::before(const Sequence& other) const {
   return key(*this) < key(other);
 }
 
+void Sequence::fail(uint32_t rows) {
+  ++faults_;
+  failed_end_ = std::max(failed_end_, computed_ + rows);
+  restart();
+}
+
 bool Sequence::wants_prompt_logprob(uint32_t position) const {
   return job_->request.echo && job_->request.logprobs && position + 1 < prompt_ &&
          position >= prompt_records_.size();

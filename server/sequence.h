@@ -51,9 +51,17 @@ class Sequence {
   uint32_t prompt_size() const { return prompt_; }
   // Whether it goes before `other`: by priority, arrival, and place in its request.
   bool before(const Sequence& other) const;
-  void advance(uint32_t rows) { computed_ += rows; }
+  void advance(uint32_t rows) {
+    computed_ += rows;
+    if (computed_ >= failed_end_) faults_ = failed_end_ = 0;
+  }
   // The card has lost, or was told to forget, all positions.
   void restart() { computed_ = 0; }
+  // The card failed a launch of its next `rows` rows, which starts it over.
+  void fail(uint32_t rows);
+  // Launches of it that failed since it last got past the place where one did. While there are any
+  // it is a suspect and is launched alone, so that those beside the culprit are not blamed again.
+  uint32_t faults() const { return faults_; }
 
   // Whether the row at `position` must bring the log-probability of the token after it.
   bool wants_prompt_logprob(uint32_t position) const;
@@ -72,8 +80,7 @@ class Sequence {
   Delta take(std::optional<FinishReason> finish);
 
   std::vector<host::PageId> pages;
-  bool done = false;    // its last delta is sent
-  uint32_t faults = 0;  // launches of it that the card failed
+  bool done = false;  // its last delta is sent
   std::optional<std::chrono::steady_clock::time_point> last_token;
 
  private:
@@ -91,6 +98,8 @@ class Sequence {
   const uint32_t prompt_;
   std::vector<uint32_t> tokens_;
   uint32_t computed_ = 0;
+  uint32_t faults_ = 0;
+  uint32_t failed_end_ = 0;  // position after the last row of a launch that failed
   std::optional<host::Sampler> sampler_;
   TextStream text_;
   size_t echo_characters_ = 0;

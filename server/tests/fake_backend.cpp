@@ -9,6 +9,7 @@
 namespace flexllm::server::testing {
 namespace {
 
+using Kind = host::DeviceError::Kind;
 constexpr uint32_t kNothing = UINT32_MAX;
 
 uint64_t mix(uint64_t x) {
@@ -25,8 +26,8 @@ bool falls_due(std::atomic<int>& countdown) {
   return left == 0;
 }
 
-host::DeviceError fault(const char* what) {
-  return {host::DeviceError::Kind::launch_failed, std::string("fake card: ") + what};
+host::DeviceError error(host::DeviceError::Kind kind, const char* what) {
+  return {kind, std::string("fake card: ") + what};
 }
 
 }  // namespace
@@ -37,6 +38,12 @@ FakeBackend::FakeBackend(FakeModel model, std::shared_ptr<FakeCard> card)
       pages_(model_.limits.pages),
       memory_(model_.limits.pages, std::vector<uint32_t>(model_.limits.page_tokens, kNothing)) {
   card_->pages_available = pages_.available();
+}
+
+host::DeviceError FakeBackend::fault(const char* what) {
+  const Kind kind = card_->fault_kind;
+  broken_ = broken_ || kind != Kind::launch_failed;
+  return error(kind, what);
 }
 
 void FakeBackend::check(const host::Launch& launch) const {
@@ -79,14 +86,11 @@ std::vector<float> FakeBackend::logits_of(uint64_t hash) const {
 }
 
 tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& launch) {
-  if (broken_) return tl::unexpected(fault("not recovered"));
+  if (broken_) return tl::unexpected(error(Kind::lost, "not recovered"));
   Flight& flight = this->flight(launch.stage);
   if (flight.running) throw std::invalid_argument("this stage is running");
   check(launch);
-  if (falls_due(card_->fail_start_after)) {
-    broken_ = true;
-    return tl::unexpected(fault("start"));
-  }
+  if (falls_due(card_->fail_start_after)) return tl::unexpected(fault("start"));
   ++card_->launches;
   const bool decode = launch.stage == host::Stage::decode;
   if (decode) {
@@ -99,7 +103,7 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
   flight.running = true;
   const uint32_t page_tokens = model_.limits.page_tokens;
   for (const auto& row : launch.rows) {
-    if (card_->bad_token == static_cast<int>(row.token)) broken_ = true;
+    if (card_->bad_token == static_cast<int>(row.token)) flight.failed = true;
     const auto& table = launch.sequences[row.sequence];
     memory_[table[row.position / page_tokens]][row.position % page_tokens] = row.token;
     uint64_t hash = 0;
@@ -147,15 +151,18 @@ tl::expected<host::LaunchResult, host::DeviceError> FakeBackend::wait(host::Stag
   std::this_thread::sleep_for(std::chrono::milliseconds(card_->launch_ms.load()));
   while (card_->hold) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   card_->pages_available = pages_.available();
-  if (falls_due(card_->fail_wait_after)) broken_ = true;
-  if (broken_) return tl::unexpected(fault("wait"));
+  if (broken_) return tl::unexpected(error(Kind::lost, "not recovered"));
+  if (falls_due(card_->fail_wait_after)) return tl::unexpected(fault("wait"));
+  if (flight.failed) return tl::unexpected(error(Kind::launch_failed, "bad token"));
   return flight.result;
 }
 
 tl::expected<std::vector<float>, host::DeviceError> FakeBackend::logits(host::Stage stage,
                                                                         uint32_t row) {
-  if (falls_due(card_->fail_logits_after)) broken_ = true;
-  if (broken_ || decode_.running || prefill_.running) return tl::unexpected(fault("logits"));
+  if (falls_due(card_->fail_logits_after)) return tl::unexpected(fault("logits"));
+  if (broken_ || decode_.running || prefill_.running) {
+    return tl::unexpected(error(Kind::lost, "no logits now"));
+  }
   return flight(stage).logits.at(row);
 }
 
@@ -164,9 +171,14 @@ tl::expected<void, host::DeviceError> FakeBackend::recover() {
   decode_ = {};
   prefill_ = {};
   ++card_->recoveries;
+  while (card_->hold_recovery) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (card_->throwing_recoveries > 0) {
+    --card_->throwing_recoveries;
+    throw std::runtime_error("the driver threw");
+  }
   if (card_->failing_recoveries > 0) {
     --card_->failing_recoveries;
-    return tl::unexpected(host::DeviceError{host::DeviceError::Kind::reset_failed, "fake card"});
+    return tl::unexpected(error(Kind::reset_failed, "no reset"));
   }
   broken_ = false;
   return {};

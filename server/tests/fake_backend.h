@@ -21,10 +21,15 @@ class FakeCard {
   std::atomic<int> fail_start_after{-1};  // counts down; fails once at 0; negative: never
   std::atomic<int> fail_wait_after{-1};
   std::atomic<int> fail_logits_after{-1};
+  // What a failed launch is; all but launch_failed need a recovery.
+  std::atomic<host::DeviceError::Kind> fault_kind{host::DeviceError::Kind::launch_timeout};
   std::atomic<int> failing_recoveries{0};
-  std::atomic<int> launch_ms{0};   // how long a launch takes
-  std::atomic<bool> hold{false};   // launches do not end while this is set
-  std::atomic<int> bad_token{-1};  // a launch that has this token as a row fails, always
+  std::atomic<int> throwing_recoveries{0};  // the first ones
+  std::atomic<int> launch_ms{0};            // how long a launch takes
+  std::atomic<bool> hold{false};            // launches do not end while this is set
+  std::atomic<bool> hold_recovery{false};   // likewise recoveries
+  // A launch that has this token as a row is `launch_failed`, always.
+  std::atomic<int> bad_token{-1};
 
   std::atomic<int> launches{0};
   std::atomic<int> largest_decode{0};  // rows
@@ -62,11 +67,13 @@ class FakeBackend final : public Backend {
  private:
   struct Flight {
     bool running = false;
+    bool failed = false;                     // what its rows wrote is worthless
     std::vector<std::vector<float>> logits;  // of each row that asked
     std::vector<std::vector<float>> top_logits;
     std::vector<std::vector<uint32_t>> top_ids;
     host::LaunchResult result;
   };
+  host::DeviceError fault(const char* what);
   void check(const host::Launch& launch) const;
   std::vector<float> logits_of(uint64_t hash) const;
   Flight& flight(host::Stage stage) { return stage == host::Stage::decode ? decode_ : prefill_; }
@@ -77,7 +84,7 @@ class FakeBackend final : public Backend {
   std::vector<std::vector<uint32_t>> memory_;  // [page][position in page]
   Flight decode_;
   Flight prefill_;
-  bool broken_ = false;  // after a fault, until recover()
+  bool broken_ = false;  // after a fault that is not launch_failed, until recover()
 };
 
 }  // namespace flexllm::server::testing

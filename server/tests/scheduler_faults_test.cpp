@@ -106,19 +106,26 @@ TEST(Faults, AffectedRequestsAreComputedAgainWithTheSameText) {
     request.sampling.logit_bias = {{'e', 1.5f}};  // needs the full logits
     return request;
   };
+  using Kind = host::DeviceError::Kind;
   Bench quiet;
   const auto first = quiet.run(quiet.request("a prompt that takes two chunks", 25)).text();
   const auto second = quiet.run(seeded(quiet)).text();
-  for (const auto place :
-       {&FakeCard::fail_start_after, &FakeCard::fail_wait_after, &FakeCard::fail_logits_after}) {
+  for (const auto& [place, kind] : {std::pair(&FakeCard::fail_start_after, Kind::launch_timeout),
+                                    std::pair(&FakeCard::fail_start_after, Kind::launch_failed),
+                                    std::pair(&FakeCard::fail_wait_after, Kind::launch_timeout),
+                                    std::pair(&FakeCard::fail_wait_after, Kind::launch_failed),
+                                    std::pair(&FakeCard::fail_logits_after, Kind::copy_failed)}) {
     for (int after = 1; after < 40; after += 3) {
       Bench bench;
+      bench.card->fault_kind = kind;
       ((*bench.card).*place) = after;
       auto a = bench.submit(bench.request("a prompt that takes two chunks", 25));
       auto b = bench.submit(seeded(bench));
       EXPECT_EQ(a->read_all().text(), first) << after;
       EXPECT_EQ(b->read_all().text(), second) << after;
       EXPECT_TRUE(bench.all_pages_return());
+      const bool failed = ((*bench.card).*place) < 0;
+      EXPECT_EQ(bench.card->recoveries, failed && kind != Kind::launch_failed ? 1 : 0);
     }
   }
 }
@@ -143,14 +150,92 @@ TEST(Faults, EchoedLogprobsSurviveAFault) {
   }
 }
 
+// The poison is in the second chunk of its prompt, a launch that it shares with "late" and "fine".
+// These decode side by side until "late" generates the token that the card cannot take.
 TEST(Faults, ARequestThatAlwaysFailsIsGivenUpAndOthersLive) {
-  Bench bench;
+  FakeModel model = chatty_model();
+  model.bias[FakeText::kEnd] = -1000;
+  Bench quiet(model);
+  const auto before = quiet.run(quiet.request("before", 30)).text();
+  const auto fine = quiet.run(quiet.request("fine", 30)).text();
+
+  Bench bench(model);
+  bench.card->hold = true;  // until all are there
   bench.card->bad_token = '!';
-  auto bad = bench.submit(bench.request("poison!", 10));
-  EXPECT_EQ(bad->read_all().error->status, 503u);
-  EXPECT_EQ(bad->read_all().error->code, "device_error");
-  EXPECT_TRUE(bench.run(bench.request("fine", 10)).usage);
+  auto first = bench.submit(bench.request("before", 30));
+  auto bad = bench.submit(bench.request("a long prompt with poison!", 10));
+  auto late_request = bench.request("late", 10);
+  late_request.sampling.logit_bias = {{'!', 2000.f}};
+  auto late = bench.submit(late_request);
+  auto good = bench.submit(bench.request("fine", 30));
+  bench.card->hold = false;
+  for (auto* reader : {&bad, &late}) {
+    const auto& outcome = (*reader)->read_all();
+    ASSERT_TRUE(outcome.error);
+    EXPECT_EQ(outcome.error->status, 503u);
+    EXPECT_EQ(outcome.error->code, "device_error");
+  }
+  EXPECT_EQ(first->read_all().text(), before);
+  EXPECT_EQ(good->read_all().text(), fine);
+  EXPECT_EQ(bench.card->recoveries, 0);
   EXPECT_TRUE(bench.all_pages_return());
+}
+
+// Each fault is in a new place: the card is weak, the request is not at fault.
+TEST(Faults, FaultsAreForgottenOnceTheirPlaceIsPassed) {
+  FakeModel model = chatty_model();
+  model.bias[FakeText::kEnd] = -1000;
+  Bench quiet(model);
+  const auto expected = quiet.run(quiet.request("long", 60)).text();
+  Bench bench(model);
+  bench.card->fault_kind = host::DeviceError::Kind::launch_failed;
+  bench.card->launch_ms = 2;
+  auto reader = bench.submit(bench.request("long", 60));
+  for (uint64_t faults = 1; faults <= 5; ++faults) {
+    bench.card->fail_wait_after = 0;
+    while (bench.metrics->device_errors < faults) std::this_thread::sleep_for(1ms);
+    const uint64_t tokens = bench.metrics->generated_tokens;
+    while (bench.metrics->generated_tokens < tokens + 2 && bench.metrics->finished_error == 0) {
+      std::this_thread::sleep_for(1ms);
+    }
+    ASSERT_EQ(bench.metrics->finished_error, 0u);
+  }
+  EXPECT_EQ(reader->read_all().text(), expected);
+  EXPECT_EQ(bench.metrics->device_errors, 5u);
+}
+
+TEST(Faults, ACardThatFailsEveryLaunchIsRecovered) {
+  SchedulerOptions options;
+  options.max_faults = 0;
+  Bench bench(chatty_model(), options);
+  bench.card->bad_token = '!';
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(bench.run(bench.request("poison!", 3)).error);
+  EXPECT_TRUE(bench.run(bench.request("fine", 3)).usage);
+  EXPECT_EQ(bench.card->recoveries, 1);
+}
+
+TEST(Faults, ALostCardStaysLostDuringAttemptsAndAfterAnException) {
+  SchedulerOptions options;
+  options.recovery_pause = 5ms;
+  Bench bench(chatty_model(), options);
+  bench.card->throwing_recoveries = 2;
+  bench.card->fail_wait_after = 0;
+  auto lost = bench.submit(bench.request("lost", 30));
+  EXPECT_EQ(lost->read_all().error->code, "device_lost");
+  bench.card->hold_recovery = true;
+  const int before = bench.card->recoveries;
+  for (int i = 0; i < 1000 && bench.card->recoveries == before; ++i) {
+    std::this_thread::sleep_for(5ms);
+  }
+  EXPECT_EQ(bench.scheduler.state(), Scheduler::State::lost);
+  const auto refused = bench.scheduler.submit(bench.request("refused", 3));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, "device_lost");
+  bench.card->hold_recovery = false;
+  for (int i = 0; i < 1000 && bench.scheduler.state() != Scheduler::State::ready; ++i) {
+    std::this_thread::sleep_for(5ms);
+  }
+  EXPECT_TRUE(bench.run(bench.request("back", 3)).usage);
 }
 
 TEST(Faults, ALostCardRefusesAndComesBack) {
