@@ -1,6 +1,8 @@
 // The C simulation of whole launches against the fast twin: every byte of result, logits and pages.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernels/hls/simulation.h"
 #include "kernels/tests/compare.h"
 #include "kernels/tests/test_shapes.h"
@@ -77,6 +79,13 @@ constexpr Mistake kMistakes[] = {
      [](Case& c) { row_of(c, 0)[row_field::sequence] = 1000; }},
     {"position of a row", launch_status::bad_row,
      [](Case& c) { row_of(c, 0)[row_field::position] = 160; }},
+    {"a sequence that goes back", launch_status::bad_row,
+     [](Case& c) {
+       // A second row for the first sequence, at the position of the first.
+       uint32_t* header = fields_at(c.desc, 0);
+       header[launch_field::rows] = std::max(header[launch_field::rows], 2u);
+       std::copy_n(row_of(c, 0), row_field::fields, row_of(c, 1));
+     }},
     {"page", launch_status::bad_page,
      [](Case& c) { fields_at(c.desc, 0)[launch_field::kv_pages] = 0; }},
 };
@@ -95,6 +104,16 @@ TEST(Launch, MistakesAreRefusedAlikeAndWriteNothing) {
                         decode ? run_small_decode : run_small_prefill, mistake.status);
     }
   }
+}
+
+TEST(Launch, TakesPageTablesThatNoRowUses) {
+  Case given = random_case(11, case_limits<SmallDecode>(4), 4, 2);
+  uint32_t* header = fields_at(given.desc, 0);
+  header[launch_field::sequences] = SmallDecode::rows;
+  compare_with_twin(given, twin_maxima<SmallDecode>(), run_small_decode);
+  ++header[launch_field::sequences];
+  compare_with_twin(given, twin_maxima<SmallDecode>(), run_small_decode,
+                    launch_status::beyond_maxima);
 }
 
 TEST(Launch, TakesNoRows) {

@@ -1,6 +1,7 @@
-// run_launch CASE [scalar|avx2|avx512_vnni]
+// run_launch CASE [scalar|avx2|avx512_vnni]     or     run_launch --isas
 //
-// Runs the launch in folder CASE on a twin: the buffers before it are desc.bin, model.bin,
+// --isas lists the instruction sets of this processor. Otherwise it
+// runs the launch in folder CASE on a twin: the buffers before it are desc.bin, model.bin,
 // w00.bin .., kv00.bin ..; those after it are written beside them, as tests/reference/launch.py
 // does: result.bin, scratch.bin, kv00.after.bin ... Prints the launch status.
 #include <algorithm>
@@ -47,12 +48,13 @@ std::vector<CardBuffer> read_numbered(const fs::path& folder, const char* prefix
   return buffers;
 }
 
-kernels::twin::Isa isa_of(const std::string& name) {
+std::vector<kernels::twin::Isa> usable_isas() {
   using kernels::twin::Isa;
+  std::vector<Isa> isas;
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512_vnni}) {
-    if (name == to_string(isa)) return std::min(isa, kernels::twin::best_isa());
+    if (isa <= kernels::twin::best_isa()) isas.push_back(isa);
   }
-  return kernels::twin::best_isa();
+  return isas;
 }
 
 }  // namespace
@@ -60,6 +62,19 @@ kernels::twin::Isa isa_of(const std::string& name) {
 int main(int argc, char** argv) {
   if (argc < 2) {
     std::fprintf(stderr, "usage: run_launch CASE [scalar|avx2|avx512_vnni]\n");
+    return 2;
+  }
+  const auto isas = usable_isas();
+  if (std::string(argv[1]) == "--isas") {
+    for (const auto isa : isas) std::puts(to_string(isa));
+    return 0;
+  }
+  const auto isa =
+      argc < 3 ? isas.end() - 1 : std::find_if(isas.begin(), isas.end(), [&](auto candidate) {
+        return std::string(argv[2]) == to_string(candidate);
+      });
+  if (isa == isas.end()) {
+    std::fprintf(stderr, "run_launch: this processor has no %s\n", argv[2]);
     return 2;
   }
   const fs::path folder = argv[1];
@@ -76,8 +91,7 @@ int main(int argc, char** argv) {
   launch.result.resize(header[kernels::launch_field::result_words]);
   launch.scratch.resize(logits_end);
   const kernels::twin::Maxima maxima{256, 4096, 16384, 32, 32, 128, 131072, 262144};
-  const uint32_t status =
-      kernels::twin::run(launch.buffers(), maxima, isa_of(argc > 2 ? argv[2] : ""));
+  const uint32_t status = kernels::twin::run(launch.buffers(), maxima, *isa);
   write(folder / "result.bin", launch.result, launch.result.size());
   write(folder / "scratch.bin", launch.scratch, logits_end);
   for (size_t i = 0; i < launch.kv.size(); ++i) {

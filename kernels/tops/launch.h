@@ -58,15 +58,24 @@ uint32_t read_model(const Word* model, ModelInfo& info) {
   return streams == K::weight_streams ? launch_status::ok : launch_status::beyond_maxima;
 }
 
-// The rows and their pages: in range, and how many want logits.
+// The rows and their pages: in range, ascending in each sequence, and how many want logits. A page
+// is looked at once, however many rows of its sequence there are.
 template <typename K>
 uint32_t check_rows(const Word* desc, const ModelInfo& info, uint32_t sequences, uint32_t pages,
                     uint32_t slots, LaunchInfo& launch) {
+  uint32_t next[K::rows];  // of each sequence: the position behind its last row
+  for (uint32_t s = 0; s < sequences; ++s) {
+    HLS_TRIPS(1, K::rows)
+    next[s] = 0;
+  }
   launch.logits_rows = 0;
   for (uint32_t i = 0; i < launch.rows; ++i) {
     HLS_TRIPS(1, K::rows)
     const RowInfo row = unpack_row(desc[launch.row_table + i], i);
     if (row.sequence >= sequences || row.position >= info.context) return launch_status::bad_row;
+    const uint32_t behind = next[row.sequence];
+    if (row.position < behind) return launch_status::bad_row;
+    next[row.sequence] = row.position + 1;
     if ((row.flags & row_flag::needs_logits) != 0) {
       const bool has_target = (row.flags & row_flag::target_logprob) != 0;
       if (has_target && row.target >= info.vocab) return launch_status::bad_row;
@@ -74,9 +83,10 @@ uint32_t check_rows(const Word* desc, const ModelInfo& info, uint32_t sequences,
       ++launch.logits_rows;
     }
     Word ids = zero_word();
-    for (uint32_t page = 0; page * kPageTokens <= row.position; ++page) {
+    const uint32_t first = divide_up(behind, kPageTokens);
+    for (uint32_t page = first; page * kPageTokens <= row.position; ++page) {
       HLS_TRIPS(1, divide_up(K::context, kPageTokens))
-      if (page % kFieldsPerWord == 0) {
+      if (page == first || page % kFieldsPerWord == 0) {
         ids = desc[launch.page_tables + row.sequence * launch.page_table_stride +
                    page / kFieldsPerWord];
       }
@@ -120,7 +130,7 @@ uint32_t read_launch(const Word* desc, const Word* model, LaunchInfo& launch, Mo
   launch.inputs = get_lane(first, launch_field::inputs);
   launch.logits = get_lane(first, launch_field::logits);
   launch.work = get_lane(first, launch_field::work);
-  if (launch.rows > K::rows || sequences > launch.rows ||
+  if (launch.rows > K::rows || sequences > K::rows ||
       get_lane(first, launch_field::kv_streams) != K::kv_streams) {
     return launch_status::beyond_maxima;
   }

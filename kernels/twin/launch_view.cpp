@@ -223,9 +223,12 @@ uint32_t read_launch(const Buffers& buffers, const Maxima& maxima, LaunchView& v
   }
   view.pages.resize(sequences);
   view.rows.resize(rows);
+  std::vector<uint32_t> next(sequences);  // of each sequence: the position behind its last row
   for (uint32_t i = 0; i < rows; ++i) {
     RowRecord& row = view.rows[i];
     if (const uint32_t status = read_row(buffers, launch, i, view, row)) return status;
+    if (row.position < next[row.sequence]) return launch_status::bad_row;
+    next[row.sequence] = row.position + 1;
     if (const uint32_t status = read_pages(buffers, launch, row.sequence, row.position + 1,
                                            view.model.kv, view.pages[row.sequence])) {
       return status;

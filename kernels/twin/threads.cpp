@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -23,14 +24,21 @@ struct Job {
   size_t count;
   std::atomic<size_t> next{0};
   std::atomic<size_t> left;
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // set by the one body that failed first, before `left` becomes 0
 
   Job(const std::function<void(size_t)>* b, size_t n) : body(b), count(n), left(n) {}
 
   bool exhausted() const { return next.load(std::memory_order_relaxed) >= count; }
 
+  // The first exception of a body is kept for the caller; the other indices still run.
   void work() {
     for (size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
-      (*body)(i);
+      try {
+        (*body)(i);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
       left.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -137,6 +145,7 @@ void parallel_for(size_t count, const std::function<void(size_t)>& body) {
     if (job->left.load(std::memory_order_acquire) != 0) std::this_thread::yield();
   }
   pool().retire(job);
+  if (job->error) std::rethrow_exception(job->error);
 }
 
 }  // namespace flexllm::kernels::twin

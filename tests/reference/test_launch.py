@@ -96,7 +96,6 @@ ROW_REFUSALS = {
     "position beyond the context": (RowField.position, 256),
     "position that does not ascend": (RowField.position, 3),
     "target": (RowField.target, 97),
-    "slot twice": (RowField.logits_slot, 0),
 }
 
 
