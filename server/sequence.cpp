@@ -63,15 +63,21 @@ void Sequence::begin() {
   if (generated() > 0 || !job_->request.echo) return;
   tokenizer::Utf8Assembler utf8;
   std::vector<TokenRecord> records;
+  size_t known = 0;  // bytes of `ready_` whose characters are counted
+  auto count = [&] {
+    echo_characters_ += characters(std::string_view(ready_).substr(known));
+    known = ready_.size();
+  };
   for (uint32_t i = 0; i < prompt_; ++i) {
     TokenRecord record{.token = tokens_[i], .logprob = {}, .text_offset = 0, .top = {}};
     if (i > 0 && i <= prompt_records_.size()) record = std::move(prompt_records_[i - 1]);
-    record.text_offset = characters(ready_);
+    record.text_offset = echo_characters_;
     utf8.push(text_model_.token_bytes(tokens_[i]), ready_);
+    count();
     records.push_back(std::move(record));
   }
   utf8.finish(ready_);
-  echo_characters_ = characters(ready_);
+  count();
   if (!job_->request.logprobs) return;
   for (auto& record : records) pending_.push_back({std::move(record), 0});
 }

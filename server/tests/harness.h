@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "server/scheduler.h"
@@ -31,10 +32,10 @@ struct Outcome {
 class Reader {
  public:
   explicit Reader(std::shared_ptr<ResultQueue> queue) : queue_(std::move(queue)) {
-    queue_->on_ready([this] {
-      const std::lock_guard lock(mutex_);
-      ready_ = true;
-      changed_.notify_all();
+    queue_->on_ready([signal = signal_] {
+      const std::lock_guard lock(signal->mutex);
+      signal->ready = true;
+      signal->changed.notify_all();
     });
   }
   ~Reader() { queue_->cancel(); }
@@ -45,9 +46,9 @@ class Reader {
   const Outcome& read_until(Done done) {
     while (!outcome_.usage && !outcome_.error && !done(outcome_)) {
       {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return ready_; });
-        ready_ = false;
+        std::unique_lock lock(signal_->mutex);
+        signal_->changed.wait(lock, [this] { return signal_->ready; });
+        signal_->ready = false;
       }
       for (auto& event : queue_->take()) add(event);
     }
@@ -78,10 +79,15 @@ class Reader {
     }
   }
 
+  // Outlives the reader: a call of the queue's may still be under way when it goes.
+  struct Signal {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool ready = false;
+  };
+
   std::shared_ptr<ResultQueue> queue_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool ready_ = false;
+  std::shared_ptr<Signal> signal_ = std::make_shared<Signal>();
   Outcome outcome_;
 };
 

@@ -251,5 +251,23 @@ TEST(Scheduler, PriorityGoesFirst) {
   EXPECT_EQ(seen, 0);
 }
 
+// Counting the text again for each token would take minutes of the scheduler's only thread.
+TEST(Sequence, EchoOfALongPromptTakesLinearTime) {
+  constexpr size_t kTokens = 1000000;
+  const FakeText text;
+  auto job = std::make_shared<Job>();
+  job->request.prompts = {std::vector<uint32_t>(kTokens, 'x')};
+  job->request.echo = true;
+  job->request.logprobs = 0;
+  Sequence sequence(job, 0, 1, text);
+  sequence.enter();
+  const auto begin = std::chrono::steady_clock::now();
+  sequence.begin();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  const Delta delta = sequence.take(FinishReason::length);
+  EXPECT_EQ(delta.text.size(), kTokens);
+  EXPECT_EQ(delta.tokens.back().text_offset, kTokens - 1);
+}
+
 }  // namespace
 }  // namespace flexllm::server::testing
