@@ -26,7 +26,9 @@ bool ResultQueue::push(Event event) {
   std::function<void()> wake;
   {
     const std::lock_guard lock(mutex_);
-    const size_t bytes = size_of(event);
+    if (closed_) return true;
+    closed_ = !std::holds_alternative<Delta>(event);
+    const size_t bytes = events_.empty() ? 0 : size_of(event);
     if (bytes > 0 && bytes_ + bytes > max_bytes_) return false;
     bytes_ += bytes;
     events_.push_back(std::move(event));

@@ -70,15 +70,16 @@ class ResultQueue {
  public:
   explicit ResultQueue(size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // Scheduler. False if unread events already exceed the bound; then the event is dropped. A final
-  // event is always taken.
+  // Any thread. False if unread events exceed the bound; then the event is dropped. The first
+  // unread one does not count: a single event may be larger than the bound. A final event is always
+  // taken, and what comes after it is dropped.
   bool push(Event event);
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   // Reader. What has arrived since the last call, in order.
   std::vector<Event> take();
-  // `wake` is called, from any thread and under no lock, after each push; it is dropped by
-  // cancel().
+  // `wake` is called, from any thread and under no lock, after each push. cancel() drops it, but a
+  // call that has begun may still be under way then: it must own what it touches.
   void on_ready(std::function<void()> wake);
   // The reader has left: the scheduler frees what the request holds.
   void cancel();
@@ -87,7 +88,8 @@ class ResultQueue {
   const size_t max_bytes_;
   std::mutex mutex_;
   std::vector<Event> events_;
-  size_t bytes_ = 0;
+  size_t bytes_ = 0;     // of all unread events but the first
+  bool closed_ = false;  // the final event was pushed
   std::function<void()> wake_;
   std::atomic<bool> cancelled_{false};
 };

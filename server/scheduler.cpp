@@ -10,7 +10,7 @@
 namespace flexllm::server {
 namespace {
 
-ApiError draining() { return unavailable("The server is shutting down.", "draining"); }
+ApiError shutting_down() { return unavailable("The server is shutting down.", "draining"); }
 ApiError lost() { return unavailable("The accelerator does not answer.", "device_lost"); }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -72,14 +72,14 @@ tl::expected<std::shared_ptr<ResultQueue>, ApiError> Scheduler::submit(Generatio
   job->request = std::move(request);
   {
     const std::lock_guard lock(mutex_);
-    if (stopping_ || draining_) return tl::unexpected(draining());
+    if (stopping_ || draining_) return tl::unexpected(shutting_down());
     if (card_ == State::lost) return tl::unexpected(lost());
     if (queued_jobs_ >= options_.max_queue) {
       ++metrics_->rejected_queue_full;
       return tl::unexpected(queue_full());
     }
     ++queued_jobs_;
-    ++open_jobs_;
+    open_jobs_.insert(job->results);
     job->arrival = arrivals_++;
     inbox_.push_back(job);
     metrics_->requests_waiting = queued_jobs_;
@@ -97,13 +97,17 @@ Scheduler::State Scheduler::state() {
 }
 
 void Scheduler::drain(std::chrono::milliseconds limit) {
-  std::unique_lock lock(mutex_);
-  draining_ = true;
-  const auto ended = [this] { return open_jobs_ == 0; };
-  if (idle_.wait_for(lock, limit, ended)) return;
-  drain_expired_ = true;
+  std::set<std::shared_ptr<ResultQueue>> left;
+  {
+    std::unique_lock lock(mutex_);
+    draining_ = true;
+    if (idle_.wait_for(lock, limit, [this] { return open_jobs_.empty(); })) return;
+    drain_expired_ = true;
+    left = open_jobs_;
+  }
   wake_.notify_one();
-  idle_.wait(lock, ended);
+  // The scheduler's thread does the same when it comes to it; a launch or a recovery may keep it.
+  for (const auto& results : left) results->push(shutting_down());
 }
 
 void Scheduler::loop() {
@@ -120,7 +124,7 @@ void Scheduler::loop() {
     sweep();
     publish();
   }
-  fail_all(draining());
+  fail_all(shutting_down());
   sweep();
   publish();
 }
@@ -165,7 +169,7 @@ void Scheduler::take_inbox() {
       enqueue(std::make_unique<Sequence>(job, choice, tokens, *text_));
     }
   }
-  if (expired) fail_all(draining());
+  if (expired) fail_all(shutting_down());
 }
 
 void Scheduler::drop_departed() {
@@ -301,7 +305,8 @@ void Scheduler::end(Job& job) {
   metrics_->end_to_end_s.observe(seconds_since(job.submitted));
   const std::lock_guard lock(mutex_);
   if (!job.started) --queued_jobs_;
-  if (--open_jobs_ == 0) idle_.notify_all();
+  open_jobs_.erase(job.results);
+  if (open_jobs_.empty()) idle_.notify_all();
 }
 
 void Scheduler::sweep() {
@@ -319,7 +324,7 @@ void Scheduler::publish() {
   {
     const std::lock_guard lock(mutex_);
     metrics_->requests_waiting = queued_jobs_;
-    started = open_jobs_ - queued_jobs_;
+    started = open_jobs_.size() - queued_jobs_;
   }
   metrics_->requests_running = started;
   metrics_->sequences_running = running_.size();

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -51,8 +52,8 @@ class Scheduler {
   uint32_t context_length() const { return context_length_; }
   State state();
 
-  // Refuses new work and returns when all that was taken has ended, or after `limit`, when what is
-  // left has been ended with an error. Call once.
+  // Refuses new work and returns when all that was taken has ended, or after `limit`: what is left
+  // has then been given an error, even if the card hangs. Call once.
   void drain(std::chrono::milliseconds limit);
 
  private:
@@ -124,8 +125,8 @@ class Scheduler {
   std::condition_variable wake_;  // of the scheduler's thread
   std::condition_variable idle_;  // of drain()
   std::vector<std::shared_ptr<Job>> inbox_;
-  uint32_t queued_jobs_ = 0;  // taken and not started
-  uint32_t open_jobs_ = 0;    // taken and not ended
+  uint32_t queued_jobs_ = 0;                          // taken and not started
+  std::set<std::shared_ptr<ResultQueue>> open_jobs_;  // taken and not ended
   uint64_t arrivals_ = 0;
   bool stopping_ = false;
   bool draining_ = false;

@@ -97,6 +97,28 @@ TEST(Queue, SlowReaderIsDroppedAndStopsNobody) {
   EXPECT_EQ(std::get<ApiError>(events.back()).code, "slow_reader");
 }
 
+TEST(Queue, AnEchoLargerThanTheBoundIsNoSlowReader) {
+  SchedulerOptions options;
+  options.result_bytes = 400;
+  Bench bench(chatty_model(), options);
+  auto request = bench.request(std::string(200, 'p'), 1);
+  request.echo = true;
+  request.logprobs = 5;
+  const auto outcome = bench.run(request);
+  ASSERT_TRUE(outcome.usage) << outcome.error->message;
+  EXPECT_TRUE(outcome.text().starts_with(std::string(200, 'p')));
+}
+
+TEST(Queue, NothingFollowsAFinalEvent) {
+  ResultQueue queue(1000);
+  EXPECT_TRUE(queue.push(queue_full()));
+  EXPECT_TRUE(queue.push(Delta{}));
+  EXPECT_TRUE(queue.push(internal_error()));
+  const auto events = queue.take();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(std::get<ApiError>(events[0]).status, 429u);
+}
+
 // The same requests with a fault thrown in at every place one after the other.
 TEST(Faults, AffectedRequestsAreComputedAgainWithTheSameText) {
   auto seeded = [](const Bench& bench) {
@@ -279,6 +301,23 @@ TEST(Drain, EndsWhatTakesTooLong) {
   auto running = bench.submit(bench.request("running", 250));
   bench.scheduler.drain(50ms);
   EXPECT_EQ(running->read_all().error->code, "draining");
+}
+
+TEST(Drain, EndsOnTimeWhileTheCardHangs) {
+  Bench bench;
+  bench.card->hold = true;
+  auto running = bench.submit(bench.request("running", 250));
+  while (bench.card->launches == 0) std::this_thread::sleep_for(1ms);
+  std::thread thaw([&] {
+    std::this_thread::sleep_for(3s);
+    bench.card->hold = false;
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  bench.scheduler.drain(50ms);
+  EXPECT_EQ(running->read_all().error->code, "draining");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 2s);
+  thaw.join();
+  EXPECT_TRUE(bench.all_pages_return());
 }
 
 TEST(Drain, DestructionEndsEverything) {
