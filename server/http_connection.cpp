@@ -71,17 +71,19 @@ std::string percent_decoded(std::string_view path) {
 
 }  // namespace
 
-Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context)
+Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context,
+                       std::atomic<uint32_t>& count)
     : socket_(std::move(socket)),
       context_(std::move(context)),
+      count_(count),
       wake_(socket_.get_executor()),
       time_up_(socket_.get_executor()) {
-  ++context_->open;
+  ++count_;
   error_code ignored;
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
 }
 
-Connection::~Connection() { --context_->open; }
+Connection::~Connection() { --count_; }
 
 void Connection::start() {
   auto body = [self = shared_from_this()]() -> asio::awaitable<void> { co_await self->run(); };
@@ -231,6 +233,7 @@ void Connection::read_head(const Parser& parser) {
   head_.content_type = text(message[http::field::content_type]);
   head_.authorization = text(message[http::field::authorization]);
   head_.origin = text(message[http::field::origin]);
+  head_.requested_headers = text(message[http::field::access_control_request_headers]);
   const std::string_view id = text(message["x-request-id"]);
   if (is_sound_id(id)) head_.id = id;
   http_1_0_ = message.version() < 11;

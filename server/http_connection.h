@@ -23,14 +23,16 @@ namespace flexllm::server {
 struct ConnectionContext {
   HttpOptions options;
   std::shared_ptr<HttpHandler> handler;
-  std::atomic<uint32_t> open{0};
+  std::atomic<uint32_t> open{0};       // connections that are served
+  std::atomic<uint32_t> refusals{0};   // connections that are told that there are too many
   std::atomic<bool> finishing{false};  // answer what is under way, then close
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  // The socket's executor must be a strand.
-  Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context);
+  // The socket's executor must be a strand. `count`, of the context, has it while it lives.
+  Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context,
+             std::atomic<uint32_t>& count);
   ~Connection();
 
   void start();
@@ -73,6 +75,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   boost::asio::ip::tcp::socket socket_;
   const std::shared_ptr<ConnectionContext> context_;
+  std::atomic<uint32_t>& count_;
   boost::beast::flat_buffer buffer_;
   boost::asio::steady_timer wake_;     // ends wait() early
   boost::asio::steady_timer time_up_;  // see limit_time()

@@ -113,7 +113,9 @@ void HttpServer::State::add(tcp::socket socket) {
     socket.set_option(asio::socket_base::send_buffer_size(static_cast<int>(bytes)), ignored);
   }
   const bool full = context->open >= context->options.max_connections;
-  auto connection = std::make_shared<Connection>(std::move(socket), context);
+  if (full && context->refusals >= context->options.max_refusals) return;  // closes it
+  auto connection = std::make_shared<Connection>(std::move(socket), context,
+                                                 full ? context->refusals : context->open);
   {
     const std::lock_guard lock(mutex);
     std::erase_if(connections, [](const auto& weak) { return weak.expired(); });
@@ -148,7 +150,7 @@ void HttpServer::State::for_each(Action action) {
 
 bool HttpServer::State::wait_until_closed(std::chrono::milliseconds limit) const {
   const auto end = std::chrono::steady_clock::now() + limit;
-  while (context->open > 0) {
+  while (context->open > 0 || context->refusals > 0) {
     if (std::chrono::steady_clock::now() >= end) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -18,6 +18,7 @@ struct HttpOptions {
   uint16_t port = 8080;            // 0: any free one
   uint32_t threads = 2;
   uint32_t max_connections = 512;                  // further ones get 503
+  uint32_t max_refusals = 64;                      // at once; still further ones are just closed
   uint32_t max_header_bytes = 16u << 10;           // 431 beyond
   uint64_t max_body_bytes = 8u << 20;              // 413 beyond
   std::chrono::milliseconds idle_timeout{60000};   // for the next request's head to arrive
@@ -38,7 +39,7 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   uint16_t port() const;
-  uint32_t connections() const;
+  uint32_t connections() const;  // that are served; being refused does not count
   // Accepts nothing more, closes idle connections, and returns when answers under way are written,
   // or after `limit`.
   void finish(std::chrono::milliseconds limit);

@@ -17,8 +17,9 @@ struct HttpRequest {
   std::string path;  // without the query
   std::string content_type;
   std::string authorization;
-  std::string origin;  // of the page that asks, set by browsers
-  std::string id;      // x-request-id: the client's if it sent a sound one, otherwise ours
+  std::string origin;             // of the page that asks, set by browsers
+  std::string requested_headers;  // of a preflight: what the page wants to send
+  std::string id;  // x-request-id: the client's if it sent a sound one, otherwise ours
   std::string body;
 };
 

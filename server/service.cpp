@@ -47,6 +47,10 @@ HttpReply plain_error(unsigned status, const std::string& message) {
       error.type = "authentication_error";
       error.code = "invalid_api_key";
       break;
+    case 403:
+      error.type = "permission_error";
+      error.code = "origin_not_allowed";
+      break;
     case 405:
       error.type = "method_not_allowed";
       error.code = "method_not_allowed";
@@ -121,16 +125,24 @@ tl::expected<const Service::Route*, HttpReply> Service::find_route(const HttpReq
 }
 
 std::optional<HttpReply> Service::refuse(const HttpRequest& head) {
-  if (head.method == "OPTIONS" && allows_origin(head.origin)) {
+  const bool page_allowed = allows_origin(head.origin);
+  if (head.method == "OPTIONS" && page_allowed) {
+    const std::string& wanted = head.requested_headers;
     return HttpReply{.status = 204,
                      .body = {},
                      .content_type = {},
                      .headers = {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
-                                 {"Access-Control-Allow-Headers", "authorization, content-type"},
+                                 {"Access-Control-Allow-Headers",
+                                  wanted.empty() ? "authorization, content-type" : wanted},
                                  {"Access-Control-Max-Age", "600"}}};
   }
   const auto route = find_route(head);
   const bool open = route && (*route)->open;
+  // Browsers send simple requests without a preflight, also to loopback: not showing the page the
+  // answer is not enough, it must not be computed.
+  if (!open && !head.origin.empty() && !page_allowed) {
+    return plain_error(403, "Web pages of this origin may not call; see --cors-origin.");
+  }
   if (!open && keys_.required() && !keys_.allows(head.authorization)) {
     return plain_error(401, "A valid API key is required: 'Authorization: Bearer KEY'.");
   }

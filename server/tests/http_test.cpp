@@ -122,6 +122,28 @@ TEST(Http, LimitsOnHeaderBodyAndConnections) {
   EXPECT_EQ(Client(server).get("/health").status, 200);
 }
 
+TEST(Http, RefusedConnectionsTakeNoPlace) {
+  HttpOptions options;
+  options.max_connections = 1;
+  options.max_refusals = 3;
+  TestServer server(options);
+  auto served = std::make_unique<Client>(server);
+  EXPECT_EQ(served->get("/health").status, 200);
+  std::vector<std::unique_ptr<Client>> refused;  // they stay, and the server waits for them
+  for (int i = 0; i < 3; ++i) {
+    refused.push_back(std::make_unique<Client>(server));
+    EXPECT_EQ(refused.back()->read().status, 503);
+  }
+  EXPECT_EQ(server.http->connections(), 1u);
+  Client beyond(server);
+  EXPECT_EQ(beyond.read().status, 0) << "closed without an answer";
+  served.reset();
+  for (int i = 0; i < 1000 && server.http->connections() > 0; ++i) {
+    std::this_thread::sleep_for(1ms);
+  }
+  EXPECT_EQ(Client(server).get("/health").status, 200);
+}
+
 TEST(Http, IdleAndSlowHeadersAreCutOff) {
   HttpOptions options;
   options.idle_timeout = 100ms;
@@ -281,9 +303,19 @@ TEST(Access, CorsIsOffUnlessAsked) {
     Client client(server);
     client.send("OPTIONS " + kChat + " HTTP/1.1\r\nHost: x\r\n" + origin + "\r\n");
     const auto response = client.read();
-    EXPECT_EQ(response.status, 405);
+    EXPECT_EQ(response.status, 403);
     EXPECT_FALSE(response.has("Access-Control"));
     EXPECT_FALSE(client.get("/health", origin).has("Access-Control"));
+    for (const auto& foreign : {origin, std::string("Origin: null\r\n"),
+                                std::string("Origin: http://127.0.0.1:8080\r\n")}) {
+      Client page(server);
+      const auto refused = page.post(kCompletions, kHello, foreign);
+      EXPECT_EQ(refused.status, 403) << foreign;
+      EXPECT_EQ(refused.json()["error"]["type"], "permission_error");
+      EXPECT_EQ(Client(server).get("/metrics", foreign).status, 403);
+      EXPECT_EQ(Client(server).get("/ready", foreign).status, 200);
+    }
+    EXPECT_EQ(server.card->launches, 0);
   }
   ServiceOptions options;
   options.cors_origins = {"http://page.example"};
@@ -293,6 +325,12 @@ TEST(Access, CorsIsOffUnlessAsked) {
   const auto preflight = client.read();
   EXPECT_EQ(preflight.status, 204);
   EXPECT_TRUE(preflight.has("Access-Control-Allow-Origin: http://page.example"));
+  EXPECT_TRUE(preflight.has("Access-Control-Allow-Headers: authorization, content-type\r\n"));
+  client.send("OPTIONS " + kChat + " HTTP/1.1\r\nHost: x\r\n" + origin +
+              "Access-Control-Request-Headers: authorization,x-stainless-os\r\n\r\n");
+  EXPECT_TRUE(client.read().has("Access-Control-Allow-Headers: authorization,x-stainless-os\r\n"));
+  EXPECT_EQ(client.post(kCompletions, kHello, origin).status, 200);
+  EXPECT_EQ(Client(server).post(kCompletions, kHello, "Origin: http://other\r\n").status, 403);
   EXPECT_TRUE(client.get("/health", origin).has("Access-Control-Allow-Origin"));
   EXPECT_FALSE(client.get("/health", "Origin: http://other\r\n").has("Access-Control"));
 }
