@@ -12,6 +12,32 @@ struct GroupSums {
   int32_t value[kBlockRows][kTileRows];  // below 64 * 255 * 15 < 2^18
 };
 
+// One cycle of the array: token_parallel x row_parallel sums of input_parallel products.
+template <typename A>
+inline void multiply_lanes(const uint16_t w[kInputsPerWord][kTileRows], const Word& inputs,
+                           uint32_t rows, uint32_t plane, uint32_t t0, uint32_t r0, uint32_t i0,
+                           GroupSums& sums) {
+  HLS_UNROLL_AHEAD
+  for (uint32_t t = 0; t < A::token_parallel; ++t) {
+    HLS_UNROLL
+    if (t0 + t >= rows) continue;
+    const uint32_t lane = get_lane(inputs, t0 + t) >> (4 * plane);
+    HLS_UNROLL_AHEAD
+    for (uint32_t r = 0; r < A::row_parallel; ++r) {
+      HLS_UNROLL
+      if (r0 + r >= kTileRows) continue;
+      uint16_t products = 0;
+      HLS_UNROLL_AHEAD
+      for (uint32_t i = 0; i < A::input_parallel; ++i) {
+        HLS_UNROLL
+        const uint16_t q = static_cast<uint16_t>((lane >> (8 * (i0 + i))) & 15u);
+        products = static_cast<uint16_t>(products + w[i0 + i][r0 + r] * q);
+      }
+      sums.value[t0 + t][r0 + r] += static_cast<int32_t>(products) << (4 * plane);
+    }
+  }
+}
+
 // Adds one plane word times one activation word of `rows` rows: `planes` passes of 4-bit by 4-bit
 // products.
 //   A     array: tokens, rows and inputs that are multiplied in one cycle
@@ -36,19 +62,13 @@ inline void multiply_word(const Word& weights, const Word& inputs, uint32_t rows
   }
   for (uint32_t plane = 0; plane < planes; ++plane) {
     HLS_TRIPS(1, 2)
-    for (uint32_t t = 0; t < rows; ++t) {
-      HLS_TRIPS(1, kBlockRows)
-      HLS_UNROLL_BY(A::token_parallel)
-      const uint32_t lane = get_lane(inputs, t) >> (4 * plane);
-      const uint16_t q0 = static_cast<uint16_t>(lane & 15u);
-      const uint16_t q1 = static_cast<uint16_t>((lane >> 8) & 15u);
-      const uint16_t q2 = static_cast<uint16_t>((lane >> 16) & 15u);
-      const uint16_t q3 = static_cast<uint16_t>((lane >> 24) & 15u);
-      for (uint32_t r = 0; r < kTileRows; ++r) {
-        HLS_UNROLL_BY(A::row_parallel)
-        const uint16_t products =
-            static_cast<uint16_t>(w[0][r] * q0 + w[1][r] * q1 + w[2][r] * q2 + w[3][r] * q3);
-        sums.value[t][r] += static_cast<int32_t>(products) << (4 * plane);
+    for (uint32_t t0 = 0; t0 < rows; t0 += A::token_parallel) {
+      HLS_TRIPS(1, kBlockRows / A::token_parallel)
+      for (uint32_t r0 = 0; r0 < kTileRows; r0 += A::row_parallel) {
+        for (uint32_t i0 = 0; i0 < kInputsPerWord; i0 += A::input_parallel) {
+          HLS_PIPELINE(1)
+          multiply_lanes<A>(w, inputs, rows, plane, t0, r0, i0, sums);
+        }
       }
     }
   }
@@ -114,6 +134,7 @@ void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
       const uint32_t rows = stage.rows_of_block(block);
       Accumulator totals[kBlockRows][kTileRows];
       GroupSums sums;
+      HLS_PARTITION(sums.value, 0)
       for (uint32_t t = 0; t < kBlockRows; ++t) {
         HLS_PIPELINE(1)
         HLS_UNROLL_AHEAD
