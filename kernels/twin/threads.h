@@ -6,10 +6,10 @@
 
 namespace flexllm::kernels::twin {
 
-// Calls body(i) for i in 0..count-1, on this thread and the pool's, and returns when all are done. If
-// a body throws, the others still run and the first exception is thrown here.
-// May be called from several threads at once; not from within a body. FLEXLLM_TWIN_THREADS bounds
-// the number of threads (default: the processors this process may use).
+// Calls body(i) for i in 0..count-1, on this thread and the pool's, and returns when all are done.
+// If a body throws, the others still run and the first exception is thrown here. May be called from
+// several threads at once; not from within a body. FLEXLLM_TWIN_THREADS bounds the number of
+// threads (default: the processors this process may use).
 void parallel_for(size_t count, const std::function<void(size_t)>& body);
 
 }  // namespace flexllm::kernels::twin
