@@ -14,6 +14,7 @@
 
 #include "cli/exit_code.h"
 #include "host/device.h"
+#include "host/doctor.h"
 
 namespace flexllm::cli {
 namespace {
@@ -51,8 +52,9 @@ fs::path companion(const fs::path& file) {
                                        program().string()));
   }
   host::locate_xrt();
-  std::string preload = library.string();
-  if (!variable("LD_PRELOAD").empty()) preload += ":" + std::string(variable("LD_PRELOAD"));
+  const std::string_view others = variable("LD_PRELOAD");
+  const std::string preload =
+      fmt::format("{}{}{}", library.string(), others.empty() ? "" : ":", others);
   ::setenv("LD_PRELOAD", preload.c_str(), 1);
   ::setenv("FLEXLLM_EMULATED_CARDS", "1", 0);
   ::setenv("FLEXLLM_CARD_CONTROL", fmt::format("@flexllm-card-{}", ::getpid()).c_str(), 0);
@@ -71,6 +73,19 @@ fs::path companion(const fs::path& file) {
                 fmt::format("cannot start again on the emulated card: {}", std::strerror(errno)));
 }
 
+// A card that is there and cannot be used is for its operator to mend, not to be passed over.
+[[noreturn]] void refuse_to_pass_over_a_card(const std::string& why) {
+  std::string message = "there is a card, which cannot be used: " + why;
+  host::EngineOptions first;
+  for (const host::Finding& finding : host::examine(first)) {
+    if (finding.level != host::Finding::Level::failure) continue;
+    message = finding.what;
+    if (!finding.mend.empty()) message += "; " + finding.mend;
+    break;
+  }
+  throw Failure(kDevice, message + " (--device emulated does without a card)");
+}
+
 }  // namespace
 
 host::EngineOptions choose_device(const ModelOptions& options) {
@@ -78,13 +93,14 @@ host::EngineOptions choose_device(const ModelOptions& options) {
     throw Failure(kUsage, "--emulated-kernels must be twin or csim");
   }
   const bool asked_for_emulated = options.device == "emulated";
-  std::string device = options.device;
-  if (!on_emulated_card() && (asked_for_emulated || device == "auto")) {
-    if (asked_for_emulated) restart_on_emulated_card();
+  const bool any = options.device == "auto";
+  if (!on_emulated_card() && (asked_for_emulated || any)) {
+    if (asked_for_emulated || !host::card_on_bus()) restart_on_emulated_card();
     const auto cards = host::list_devices();
-    if (!cards || cards->empty()) restart_on_emulated_card();
+    if (!cards) refuse_to_pass_over_a_card(cards.error().message);
+    if (cards->empty()) refuse_to_pass_over_a_card("XRT lists none");
   }
-  if (asked_for_emulated || device == "auto") device = "0";
+  const std::string device(asked_for_emulated || any ? "0" : options.device);
 
   host::EngineOptions engine;
   engine.device = device;
@@ -93,6 +109,7 @@ host::EngineOptions choose_device(const ModelOptions& options) {
   engine.max_kv_bytes = options.max_kv_bytes;
   engine.launch_timeout = options.launch_timeout;
   engine.reset_command = options.reset_command;
+  engine.reset_timeout = options.reset_timeout;
   if (on_emulated_card()) {
     fmt::print(stderr, "device: emulated card{}; no figure of it is a figure of a card\n",
                asked_for_emulated ? "" : " (no Alveo card was found)");

@@ -146,7 +146,9 @@ tl::expected<void, ClientError> HttpClient::stream(
   bool done = false;
   std::string failure;
   SseReader reader;
-  const auto end = exchange("POST", path, body.dump(), [&](int code, std::string_view piece) {
+  // What was typed need not be UTF-8.
+  const std::string text = body.dump(-1, ' ', false, json::error_handler_t::replace);
+  const auto end = exchange("POST", path, text, [&](int code, std::string_view piece) {
     status = code;
     if (status != 200) {
       refusal += piece;

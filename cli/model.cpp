@@ -69,7 +69,10 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
             "JSON of the accelerator; empty: beside the bitstream");
   table.add("reset-command", options.reset_command,
             "Shell command that resets a card that hangs; empty: it is only reopened");
-  table.add("launch-timeout", options.launch_timeout, "After this a kernel counts as stuck");
+  table.add("reset-timeout", options.reset_timeout, kShortestTime,
+            "After this the reset command is killed");
+  table.add("launch-timeout", options.launch_timeout, kShortestTime,
+            "After this a kernel counts as stuck");
   table.add("max-kv-bytes", options.max_kv_bytes, 0, UINT64_MAX,
             "Memory for the KV cache; 0: all that its banks have");
 }
@@ -87,7 +90,8 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
             "Unread answer after which a slow reader is dropped");
   table.add("max-faults", options.max_faults, 0, 1000,
             "Failed launches of a request before it is given up");
-  table.add("recovery-pause", options.recovery_pause, "Between attempts to bring a lost card back");
+  table.add("recovery-pause", options.recovery_pause, kShortestTime,
+            "Between attempts to bring a lost card back");
 }
 
 quantizer::Scheme parse_scheme(const std::string& name) {

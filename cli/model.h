@@ -18,6 +18,9 @@
 
 namespace flexllm::cli {
 
+// The least of a time where 0 would mean to do something without pause, or never to wait for it.
+constexpr std::chrono::milliseconds kShortestTime{100};
+
 struct ModelOptions {
   std::filesystem::path model;
   std::string served_model_name;
@@ -29,6 +32,7 @@ struct ModelOptions {
   std::filesystem::path bitstream;
   std::filesystem::path memory_map;
   std::string reset_command;
+  std::chrono::milliseconds reset_timeout{60000};
   std::chrono::milliseconds launch_timeout{30000};
   uint64_t max_kv_bytes = 0;
 };

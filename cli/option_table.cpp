@@ -28,7 +28,7 @@ std::vector<std::string> words_of(const nlohmann::json& value) {
     }
   } else if (value.is_string()) {
     words.push_back(value.get<std::string>());
-  } else {
+  } else if (!value.is_null()) {
     words.push_back(value.dump());
   }
   return words;
@@ -113,11 +113,19 @@ void OptionTable::add(const std::string& name, std::optional<float>& target, flo
 }
 
 void OptionTable::add(const std::string& name, std::chrono::milliseconds& target,
-                      std::string help) {
-  push(name, "SECONDS", seconds_text(target), std::move(help)).set = [&target](const auto& words) {
-    const auto seconds = number_of(words.back(), 0, 1e9);
-    if (!seconds) throw std::invalid_argument("a number of seconds");
-    target = std::chrono::milliseconds(std::llround(*seconds * 1000));
+                      std::chrono::milliseconds low, std::string help) {
+  Entry& entry = push(name, "SECONDS", seconds_text(target), std::move(help));
+  entry.set = [&target, low](const auto& words) {
+    const double lowest = static_cast<double>(low.count()) / 1000;
+    const auto seconds = number_of(words.back(), lowest, 1e9);
+    if (!seconds) {
+      throw std::invalid_argument(low.count() == 0
+                                      ? "a number of seconds"
+                                      : fmt::format("a number of seconds, at least {:g}", lowest));
+    }
+    // What is not 0 must not become 0, which may mean something else.
+    const auto rounded = std::llround(*seconds * 1000);
+    target = std::chrono::milliseconds(*seconds > 0 ? std::max(rounded, 1LL) : 0);
   };
 }
 
@@ -184,8 +192,9 @@ void OptionTable::resolve() {
   if (!config_.empty()) read_config();
   for (auto& entry : entries_) {
     const std::string variable = variable_name(entry->name);
-    if (const char* value = std::getenv(variable.c_str()); value != nullptr && *value != '\0') {
-      set(*entry, {value}, variable);
+    if (const char* value = std::getenv(variable.c_str()); value != nullptr) {
+      entry->given = true;
+      if (*value != '\0') set(*entry, {value}, variable);
     }
     if (entry->option->count() > 0) {
       set(*entry, entry->type.empty() ? std::vector<std::string>{"true"} : entry->words,
@@ -194,9 +203,17 @@ void OptionTable::resolve() {
   }
 }
 
-bool OptionTable::given(std::string_view name) const {
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [&](const auto& entry) { return entry->name == name && entry->given; });
+const OptionTable::Entry& OptionTable::entry_of(std::string_view name) const {
+  const auto entry = std::find_if(entries_.begin(), entries_.end(),
+                                  [&](const auto& e) { return e->name == name; });
+  if (entry == entries_.end()) throw std::logic_error("no option " + std::string(name));
+  return **entry;
+}
+
+bool OptionTable::given(std::string_view name) const { return entry_of(name).given; }
+
+bool OptionTable::on_command_line(std::string_view name) const {
+  return entry_of(name).option->count() > 0;
 }
 
 std::string OptionTable::markdown() const {

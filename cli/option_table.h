@@ -34,8 +34,9 @@ class OptionTable {
   // A number in [low, high]; absent by default.
   void add(const std::string& name, std::optional<float>& target, float low, float high,
            std::string help);
-  // In seconds, with a fraction.
-  void add(const std::string& name, std::chrono::milliseconds& target, std::string help);
+  // In seconds, with a fraction; at least `low`.
+  void add(const std::string& name, std::chrono::milliseconds& target,
+           std::chrono::milliseconds low, std::string help);
   template <std::unsigned_integral T>
   void add(const std::string& name, T& target, uint64_t low, uint64_t high, std::string help) {
     add_integer(name, std::to_string(target), low, high, std::move(help),
@@ -52,8 +53,10 @@ class OptionTable {
   // True if --help-markdown was given: print markdown() and end.
   bool wants_markdown() const { return wants_markdown_; }
   std::string markdown() const;
-  // Whether the option was given anywhere; after resolve().
+  // Whether the option was given anywhere, be it as a variable that is empty (which sets nothing);
+  // after resolve().
   bool given(std::string_view name) const;
+  bool on_command_line(std::string_view name) const;
 
  private:
   struct Entry {
@@ -73,6 +76,7 @@ class OptionTable {
   void add_integer(const std::string& name, std::string initial, uint64_t low, uint64_t high,
                    std::string help, std::function<void(uint64_t)> set);
   Entry& push(const std::string& name, std::string type, std::string initial, std::string help);
+  const Entry& entry_of(std::string_view name) const;
   void read_config();
   void set(Entry& entry, const std::vector<std::string>& words, const std::string& source);
 

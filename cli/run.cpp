@@ -78,7 +78,8 @@ Result ask_server(const RunOptions& options) {
   if (options.raw) throw Failure(kUsage, "--raw needs a model of its own, not --url");
   HttpClient client(*url, options.api_key);
   AnswerOptions answer_options = options.answer;
-  answer_options.model = options.model.model.string();
+  // FLEXLLM_MODEL is the file that a server here would load, not a name that this one knows.
+  if (options.table.on_command_line("model")) answer_options.model = options.model.model.string();
   Conversation conversation(client, answer_options, options.system);
   Answer answer(!options.json);
   const auto end =

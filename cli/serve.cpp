@@ -4,8 +4,11 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <boost/asio/ip/address.hpp>
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "cli/device.h"
 #include "cli/exit_code.h"
@@ -13,6 +16,7 @@
 #include "cli/option_table.h"
 #include "cli/signals.h"
 #include "cli/subcommand.h"
+#include "server/api_keys.h"
 #include "server/http_server.h"
 
 namespace flexllm::cli {
@@ -42,10 +46,13 @@ void declare(ServeOptions& options) {
   table.add("max-connections", http.max_connections, 1, 1u << 20, "Further ones get 503");
   table.add("max-header-bytes", http.max_header_bytes, 1u << 10, 1u << 20, "Larger heads get 431");
   table.add("max-body-bytes", http.max_body_bytes, 1u << 10, 1u << 30, "Larger bodies get 413");
-  table.add("idle-timeout", http.idle_timeout, "For the next request to arrive on a connection");
-  table.add("body-timeout", http.body_timeout, "For a body to arrive");
-  table.add("write-timeout", http.write_timeout, "For a reader to take what was written");
-  table.add("keep-alive", http.keep_alive, "Silence after which a stream gets a comment line");
+  table.add("idle-timeout", http.idle_timeout, kShortestTime,
+            "For the next request to arrive on a connection");
+  table.add("body-timeout", http.body_timeout, kShortestTime, "For a body to arrive");
+  table.add("write-timeout", http.write_timeout, kShortestTime,
+            "For a reader to take what was written");
+  table.add("keep-alive", http.keep_alive, kShortestTime,
+            "Silence after which a stream gets a comment line");
 
   table.group("Access");
   auto& service = options.service;
@@ -56,11 +63,11 @@ void declare(ServeOptions& options) {
             "Origins of web pages that may call, or '*'; empty: none");
 
   table.group("Requests");
-  table.add("request-timeout", service.request_timeout,
+  table.add("request-timeout", service.request_timeout, std::chrono::milliseconds(0),
             "For a whole request, with its time in the queue; 0: no limit");
   table.add("max-choices", service.max_choices, 1, 1u << 16, "Prompts times n of one request");
-  table.add("drain-timeout", options.drain_timeout,
-            "For running requests to end after the first SIGTERM");
+  table.add("drain-timeout", options.drain_timeout, std::chrono::milliseconds(0),
+            "For running requests to end after the first SIGTERM; 0: they are ended at once");
   table.add("log-level", options.log_level, "debug, info, warn, error or off");
 }
 
@@ -74,6 +81,29 @@ void set_up_log(const std::string& level) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
 }
 
+// Whoever says anything about keys wants some: a setting that comes to none, such as a variable
+// that a script left empty, must not open the server to everybody.
+void read_keys(ServeOptions& options) {
+  std::vector<std::string>& keys = options.service.api_keys;
+  if (options.table.given("api-key") && keys.empty()) {
+    throw Failure(kUsage, "--api-key (FLEXLLM_API_KEY) is given and holds no key");
+  }
+  if (options.table.given("api-key-file")) {
+    if (options.api_key_file.empty()) {
+      throw Failure(kUsage, "--api-key-file (FLEXLLM_API_KEY_FILE) is given and names no file");
+    }
+    const auto read = server::ApiKeys::read(options.api_key_file);
+    if (!read) throw Failure(kUsage, read.error());
+    keys.insert(keys.end(), read->begin(), read->end());
+  }
+  boost::system::error_code error;
+  const auto address = boost::asio::ip::make_address(options.http.host, error);
+  if (keys.empty() && !error && !address.is_loopback()) {
+    spdlog::warn("listening on {} without an API key: whoever reaches it may use the model",
+                 options.http.host);
+  }
+}
+
 int serve(ServeOptions& options) {
   if (options.table.wants_markdown()) {
     fmt::print("{}", options.table.markdown());
@@ -82,11 +112,7 @@ int serve(ServeOptions& options) {
   options.table.resolve();
   set_up_log(options.log_level);
   if (options.model.model.empty()) throw Failure(kUsage, "--model is required");
-  if (!options.api_key_file.empty()) {
-    const auto keys = server::ApiKeys::read(options.api_key_file);
-    if (!keys) throw Failure(kUsage, keys.error());
-    options.service.api_keys.insert(options.service.api_keys.end(), keys->begin(), keys->end());
-  }
+  read_keys(options);
   options.service.version = FLEXLLM_VERSION;
   const host::EngineOptions engine = choose_device(options.model);
 

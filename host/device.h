@@ -40,6 +40,9 @@ struct DriverCard {
 };
 std::vector<DriverCard> driver_cards();
 
+// Whether there is an AMD/Xilinx accelerator card on the PCI bus, with a driver or without.
+bool card_on_bus();
+
 // Cards whose driver answers; `not_found` if XRT itself cannot be used.
 tl::expected<std::vector<DeviceInfo>, DeviceError> list_devices();
 

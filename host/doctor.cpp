@@ -20,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using Level = Finding::Level;
 
-constexpr const char* kXilinxVendor = "0x10ee";
 constexpr double kHotDegrees = 95;  // Alveo cards lower their clocks from about 97
 
 const char* kUseEmulated = "without a card, --device emulated computes the same results slowly";
@@ -95,11 +94,7 @@ class Examination {
 
   bool driver() {
     if (!driver_cards().empty()) return true;
-    size_t on_bus = 0;
-    for (const std::string& bdf : names_in("/sys/bus/pci/devices")) {
-      on_bus += first_line("/sys/bus/pci/devices/" + bdf + "/vendor") == kXilinxVendor;
-    }
-    if (on_bus > 0) {
+    if (card_on_bus()) {
       return failure("driver",
                      "there is an AMD/Xilinx card on the PCI bus, but the xocl driver does "
                      "not serve it",

@@ -18,6 +18,7 @@ struct Options {
   bool loud = false;
   std::vector<std::string> origins;
   std::chrono::milliseconds pause{1500};
+  std::chrono::milliseconds limit{0};
   uint16_t port = 8080;
   std::optional<float> share;
   OptionTable table;
@@ -30,7 +31,8 @@ struct Options {
     table.add("loud", loud, "A switch");
     table.group("Second");
     table.add("origins", origins, "A list");
-    table.add("pause", pause, "A time");
+    table.add("pause", pause, std::chrono::milliseconds(100), "A time");
+    table.add("limit", limit, std::chrono::milliseconds(0), "A time; 0: none");
     table.add("port", port, 1, 65535, "A number");
     table.add("share", share, 0, 2, "A fraction");
     table.attach(app);
@@ -104,6 +106,30 @@ TEST_F(Table, DefaultsFlagsEnvironmentAndFileInTheirOrder) {
   }
 }
 
+TEST_F(Table, TimesHaveALeastAndAreNotRoundedToNothing) {
+  Options options;
+  options.parse({"--pause", "0.1", "--limit", "0.0001"});
+  EXPECT_EQ(options.pause.count(), 100);
+  EXPECT_EQ(options.limit.count(), 1);
+  Options none;
+  none.parse({"--limit", "0"});
+  EXPECT_EQ(none.limit.count(), 0);
+}
+
+TEST_F(Table, AnEmptyVariableIsGivenAndSetsNothing) {
+  ::setenv("FLEXLLM_ORIGINS", "", 1);
+  ::setenv("FLEXLLM_SOME_NAME", "", 1);
+  Options options;
+  options.parse({"--origins", ",", "--port", "1"});
+  EXPECT_EQ(options.name, "initial");
+  EXPECT_TRUE(options.origins.empty());
+  EXPECT_TRUE(options.table.given("origins"));
+  EXPECT_TRUE(options.table.given("some-name"));
+  EXPECT_FALSE(options.table.on_command_line("some-name"));
+  EXPECT_TRUE(options.table.on_command_line("port"));
+  EXPECT_FALSE(options.table.given("file"));
+}
+
 TEST_F(Table, AnOptionTakesOneWord) {
   Options options;
   std::string word;
@@ -134,12 +160,17 @@ TEST_F(Table, BadValuesNameTheOptionAndItsSource) {
   EXPECT_EQ(message({"--port", "0"}), "--port must be an integer between 1 and 65535");
   EXPECT_EQ(message({"--port", "1x"}), "--port must be an integer between 1 and 65535");
   EXPECT_EQ(message({"--port", "-1"}), "--port must be an integer between 1 and 65535");
-  EXPECT_EQ(message({"--pause", "soon"}), "--pause must be a number of seconds");
-  EXPECT_EQ(message({"--pause", "nan"}), "--pause must be a number of seconds");
+  EXPECT_EQ(message({"--limit", "soon"}), "--limit must be a number of seconds");
+  EXPECT_EQ(message({"--limit", "-1"}), "--limit must be a number of seconds");
+  for (const char* bad : {"soon", "nan", "0", "0.09"}) {
+    EXPECT_EQ(message({"--pause", bad}), "--pause must be a number of seconds, at least 0.1");
+  }
   const std::string unknown = config(R"({"prot":1})");
   EXPECT_EQ(message({"--config", unknown}), unknown + ": there is no option \"prot\"");
   const std::string bad = config(R"({"port":"many"})");
   EXPECT_EQ(message({"--config", bad}), bad + ": \"port\" must be an integer between 1 and 65535");
+  const std::string null = config(R"({"some_name":null})");
+  EXPECT_EQ(message({"--config", null}), null + ": \"some_name\" must be a value");
   EXPECT_EQ(message({"--config", "/nonexistent"}), "/nonexistent: cannot be read");
   ::setenv("FLEXLLM_PORT", "99999", 1);
   EXPECT_EQ(message({}), "FLEXLLM_PORT must be an integer between 1 and 65535");

@@ -176,6 +176,78 @@ def test_run_with_a_server(url, environment):
     assert piped.stdout == plain.stdout
 
 
+def test_text_that_is_not_utf8_is_sent_all_the_same(url, environment):
+    words = [FLEXLLM, "chat", "--url", url, "--temperature", "0", "--max-tokens", "12"]
+    answer = subprocess.run(words, input=b"caf\xe9\n", capture_output=True, env=environment,
+                            timeout=60, check=False)
+    assert (answer.returncode, answer.stderr) == (0, b"") and answer.stdout.strip()
+
+
+def test_a_server_is_not_asked_for_the_model_of_the_environment(url, environment):
+    words = ("run", "--url", url, "--temperature", "0", "--max-tokens", "4", "hello")
+    answer = run(*words, environment=environment | {"FLEXLLM_MODEL": "/models/other.gguf"})
+    assert (answer.returncode, answer.stderr) == (0, "") and answer.stdout.strip()
+
+
+@pytest.fixture
+def serve(environment, tmp_path):
+    """A server as far as it comes without a model, which is exit code 3."""
+    def start(*words, **variables):
+        return run("serve", "--device", "emulated", "--port", "0", "--model", tmp_path / "none",
+                   *words, environment=environment | variables)
+    return start
+
+
+def test_a_setting_of_keys_without_a_key_does_not_open_the_server(serve, tmp_path):
+    empty = tmp_path / "keys"
+    empty.write_text("# none yet\n")
+    config = tmp_path / "config.json"
+    for value in ('""', "[]", '[""]', "null", '","'):
+        config.write_text('{"api_key": %s}' % value)
+        assert serve("--config", config).returncode == 2, value
+    for refused in (serve(FLEXLLM_API_KEY=""), serve(FLEXLLM_API_KEY=","), serve("--api-key", ","),
+                    serve("--api-key", ""), serve("--api-key-file", empty),
+                    serve("--api-key-file", empty, FLEXLLM_API_KEY="key"),
+                    serve("--api-key-file", ""), serve(FLEXLLM_API_KEY_FILE="")):
+        assert refused.returncode == 2, refused.stderr
+        assert "key" in refused.stderr
+    assert serve("--api-key", "key").returncode == 3
+    assert serve(FLEXLLM_API_KEY="key").returncode == 3
+
+
+def test_an_open_server_says_that_it_is_open(serve):
+    warning = "without an API key"
+    for host in ("0.0.0.0", "::"):
+        assert warning in serve("--host", host).stderr
+        assert warning not in serve("--host", host, "--api-key", "key").stderr
+    for host in ("127.0.0.1", "::1"):
+        assert warning not in serve("--host", host).stderr
+
+
+def test_times_of_nothing_are_refused(serve):
+    for option in ("keep-alive", "launch-timeout", "reset-timeout", "recovery-pause",
+                   "idle-timeout", "body-timeout", "write-timeout"):
+        refused = serve(f"--{option}", "0")
+        assert refused.returncode == 2, option
+        assert f"--{option} must be a number of seconds, at least 0.1" in refused.stderr
+    for option in ("request-timeout", "drain-timeout"):
+        assert serve(f"--{option}", "0").returncode == 3
+
+
+def test_a_card_that_cannot_be_used_is_not_passed_over(environment, tmp_path):
+    # The emulated card under another name passes for a card of this machine.
+    library = tmp_path / "driver.so"
+    library.symlink_to(BUILD / "lib/libflexllm_card.so")
+    faults = tmp_path / "faults.json"
+    faults.write_text('{"faults": [{"fault": "access_denied", "times": 0}]}')
+    words = ("run", "--model", tmp_path / "none", "hello")
+    denied = run(*words, environment=environment | {
+        "LD_PRELOAD": str(library), "FLEXLLM_FAULTS": str(faults)})
+    assert denied.returncode == 4, denied.stderr
+    assert "may not be opened by this user" in denied.stderr
+    assert "--device emulated" in denied.stderr
+
+
 def test_exit_codes(url, environment, tmp_path):
     nobody = run("chat", "--url", "http://127.0.0.1:1", environment=environment)
     assert nobody.returncode == 5

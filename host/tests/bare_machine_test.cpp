@@ -29,6 +29,7 @@ TEST(BareMachine, ACardThatDoesNotExist) {
 }
 
 TEST(BareMachine, XrtIsFound) {
+  EXPECT_TRUE(card_on_bus() || driver_cards().empty());
   const auto devices = list_devices();
   ASSERT_TRUE(devices.has_value()) << devices.error().message;
   EXPECT_EQ(devices->size() > 0, !driver_cards().empty());
