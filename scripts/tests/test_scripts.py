@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 
 SCRIPTS = pathlib.Path(__file__).parents[1]
@@ -44,6 +45,32 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     result = run("model", FLEXLLM_CACHE=str(tmp_path / "file" / "cache"))
     assert result.returncode == 1 and f"cannot write to {tmp_path}/file/cache" in result.stderr
+
+
+def test_serve_leaves_sampling_defaults_to_the_environment(tmp_path):
+    scripts = tmp_path / "scripts"
+    program = tmp_path / "build" / "release" / "flexllm"
+    for folder in (scripts, program.parent):
+        folder.mkdir(parents=True)
+    for name in ("serve", "common.sh"):
+        shutil.copy(SCRIPTS / name, scripts)
+    variables = '"${FLEXLLM_DEFAULT_TEMPERATURE-unset} ${FLEXLLM_DEFAULT_TOP_P-unset}"'
+    for path, line in ((scripts / "build", "exit 0"), (scripts / "model", "echo default.gguf"),
+                       (program, f'echo {variables} "$@"')):
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+
+    def serve(*arguments, **variables):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FLEXLLM_")}
+        return subprocess.run(
+            [scripts / "serve", *arguments], capture_output=True, text=True, check=True,
+            env=environment | variables, timeout=60,
+        ).stdout.strip()  # fmt: skip
+
+    assert serve("--port", "1") == "0.2 0.9 serve --model default.gguf --port 1"
+    assert serve(FLEXLLM_DEFAULT_TEMPERATURE="1") == "1 0.9 serve --model default.gguf"
+    assert serve(FLEXLLM_DEFAULT_TOP_P="0.5") == "0.2 0.5 serve --model default.gguf"
+    assert serve("--model", "m") == "unset unset serve --model m"
 
 
 def test_unknown_options_are_refused():
