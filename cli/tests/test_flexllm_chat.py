@@ -59,8 +59,10 @@ class Terminal:
     def end(self):
         """Reads to the end and returns the exit code."""
         try:
-            while os.read(self.fd, 65536):
-                pass
+            while True:
+                assert select.select([self.fd], [], [], 30)[0], "the program does not end"
+                if not os.read(self.fd, 65536):
+                    break
         except OSError:
             pass
         os.close(self.fd)
@@ -134,6 +136,7 @@ def test_arrow_up_brings_the_last_line_back(url, environment):
         terminal.wait_for("> ")
         terminal.type("/help first\r")
         terminal.wait_for("/system TEXT")
+        terminal.wait_for("> ")  # before it Ctrl-D is not a key of the line editor
         terminal.type("\x04")
         assert terminal.end() == 0
     terminal = Terminal([FLEXLLM, "chat", "--url", url], environment)
