@@ -101,6 +101,7 @@ int chat(const ChatOptions& options) {
       std::fflush(stdout);
     });
     answering = nullptr;
+    client.forget_interrupt();
     fmt::print("\n");
     if (end) {
       if (editor.interactive() && end->finish_reason == "length")

@@ -73,7 +73,6 @@ tl::expected<void, ClientError> HttpClient::exchange(
     const std::string& method, const std::string& path, const std::string& body,
     const std::function<bool(int, std::string_view)>& take) {
   using Kind = ClientError::Kind;
-  interrupted_ = false;
   auto failed = [this](Kind kind, const std::string& message) {
     return tl::unexpected(ClientError{interrupted_ ? Kind::interrupted : kind, message});
   };

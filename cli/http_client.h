@@ -36,8 +36,10 @@ class HttpClient {
       const std::string& path, const nlohmann::json& body,
       const std::function<void(const nlohmann::json&)>& on_event);
 
-  // Ends the request under way by closing its connection. Async-signal-safe.
+  // Ends the request under way by closing its connection, and every later one until
+  // forget_interrupt(), so that it may also come just before a request. Async-signal-safe.
   void interrupt() noexcept;
+  void forget_interrupt() noexcept { interrupted_ = false; }
 
  private:
   tl::expected<void, ClientError> exchange(const std::string& method, const std::string& path,

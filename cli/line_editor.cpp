@@ -23,10 +23,22 @@ struct LineEditor::State {
   EditLine* editor = nullptr;  // nullptr: not a terminal
   History* history = nullptr;
 
-  static char* prompt_of(EditLine* editor) {
+  static State& of(EditLine* editor) {
     void* state = nullptr;
     el_get(editor, EL_CLIENTDATA, &state);
-    return static_cast<State*>(state)->prompt.data();
+    return *static_cast<State*>(state);
+  }
+  static char* prompt_of(EditLine* editor) { return of(editor).prompt.data(); }
+  // Ctrl-C: an empty line below. The terminal stays as it is, so that no key is lost meanwhile.
+  static unsigned char drop_line(EditLine* editor, int /*character*/) {
+    std::fputs("^C\r\n", stdout);
+    std::fflush(stdout);
+    const LineInfo* line = el_line(editor);
+    const auto length = static_cast<int>(line->lastchar - line->buffer);
+    el_cursor(editor, static_cast<int>(line->lastchar - line->cursor));
+    el_deletestr(editor, length);
+    el_set(editor, EL_REFRESH);
+    return CC_NORM;
   }
 };
 
@@ -57,6 +69,10 @@ LineEditor::LineEditor(std::string prompt, fs::path history) : state_(std::make_
   el_set(state_->editor, EL_SIGNAL, 1);
   el_set(state_->editor, EL_HIST, ::history, state_->history);
   el_source(state_->editor, nullptr);  // ~/.editrc
+  // While a line is edited Ctrl-C is a key, not a signal: libedit retries reads that a signal ends.
+  el_set(state_->editor, EL_ADDFN, "drop-line", "Drop the line", &State::drop_line);
+  el_set(state_->editor, EL_BIND, "^C", "drop-line", nullptr);
+  el_set(state_->editor, EL_SETTY, "-d", "-isig", nullptr);
 }
 
 LineEditor::~LineEditor() {
@@ -90,8 +106,6 @@ std::optional<std::string> LineEditor::read() {
       break;
     }
     if (errno != EINTR) return std::nullopt;
-    std::fputs("^C\n", stdout);
-    el_set(state_->editor, EL_REFRESH);
   }
   while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
   if (line.find_first_not_of(" \t") != std::string::npos) {
