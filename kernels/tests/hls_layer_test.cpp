@@ -11,8 +11,6 @@ namespace {
 
 constexpr uint32_t kWeightStreams = 16;
 constexpr uint32_t kKvStreams = 4;
-constexpr twin::Maxima kMaxima = {256, 4096, 16384, 32, 32, 128, 131072, 262144};
-
 ModelShape default_layer() {
   ModelShape shape;
   shape.hidden = 576;
@@ -39,7 +37,7 @@ void run_layer(const std::vector<SequenceRows>& sequences, Kernel kernel, uint32
   launch.sequences = sequences;
   launch.interleave = true;
   build_launch(random, shape, launch, kKvStreams, given);
-  twin::Maxima maxima = kMaxima;
+  twin::Maxima maxima = kCombinedMaxima;
   maxima.rows = rows;
   compare_with_twin(given, maxima, kernel);
 }

@@ -24,6 +24,16 @@ float* floats_at(CardBuffer& buffer, uint32_t word);
 uint32_t* fields_at(CardBuffer& buffer, uint32_t word);
 int8_t* bytes_at(CardBuffer& buffer, uint32_t word);
 
+// The maxima of u280-combined's prefill kernel: what tests run with unless they mean others.
+inline constexpr twin::Maxima kCombinedMaxima{.rows = 256,
+                                              .hidden = 4096,
+                                              .ffn = 16384,
+                                              .heads = 32,
+                                              .kv_heads = 32,
+                                              .head_dim = 128,
+                                              .context = 131072,
+                                              .vocab = 262144};
+
 // Dimensions and precisions of a model; the parameters are drawn by build_model.
 struct ModelShape {
   uint32_t layers = 1;

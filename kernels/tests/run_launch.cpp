@@ -90,8 +90,7 @@ int main(int argc, char** argv) {
       size_t{header[kernels::launch_field::logits_slots]} * kernels::logits_words(vocab);
   launch.result.resize(header[kernels::launch_field::result_words]);
   launch.scratch.resize(logits_end);
-  const kernels::twin::Maxima maxima{256, 4096, 16384, 32, 32, 128, 131072, 262144};
-  const uint32_t status = kernels::twin::run(launch.buffers(), maxima, *isa);
+  const uint32_t status = kernels::twin::run(launch.buffers(), kernels::kCombinedMaxima, *isa);
   write(folder / "result.bin", launch.result, launch.result.size());
   write(folder / "scratch.bin", launch.scratch, logits_end);
   for (size_t i = 0; i < launch.kv.size(); ++i) {

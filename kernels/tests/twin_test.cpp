@@ -16,15 +16,6 @@ namespace {
 
 using twin::Isa;
 
-constexpr twin::Maxima kMaxima{.rows = 256,
-                               .hidden = 4096,
-                               .ffn = 16384,
-                               .heads = 32,
-                               .kv_heads = 32,
-                               .head_dim = 128,
-                               .context = 131072,
-                               .vocab = 262144};
-
 std::vector<Isa> usable_isas() {
   std::vector<Isa> isas;
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512_vnni}) {
@@ -54,10 +45,10 @@ void expect_equal(const Case& a, const Case& b, const std::string& what) {
 
 void expect_isas_agree(const Case& input, const std::string& what) {
   Case expected = input;
-  ASSERT_EQ(twin::run(expected.buffers(), kMaxima, Isa::scalar), launch_status::ok) << what;
+  ASSERT_EQ(twin::run(expected.buffers(), kCombinedMaxima, Isa::scalar), launch_status::ok) << what;
   for (const Isa isa : usable_isas()) {
     Case actual = input;
-    ASSERT_EQ(twin::run(actual.buffers(), kMaxima, isa), launch_status::ok) << what;
+    ASSERT_EQ(twin::run(actual.buffers(), kCombinedMaxima, isa), launch_status::ok) << what;
     expect_equal(actual, expected, what + " on " + to_string(isa));
   }
 }
@@ -114,7 +105,7 @@ void expect_refused(uint32_t status, const std::function<void(Case&)>& damage) {
   Case input = random_case(11, CaseLimits{}, 4, 2);
   damage(input);
   Case output = input;
-  EXPECT_EQ(twin::run(output.buffers(), kMaxima), status);
+  EXPECT_EQ(twin::run(output.buffers(), kCombinedMaxima), status);
   const uint32_t* record = fields_at(output.result, 0);
   EXPECT_EQ(record[completion_field::magic], kResultMagic);
   EXPECT_EQ(record[completion_field::status], status);

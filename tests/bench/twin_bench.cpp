@@ -11,15 +11,6 @@
 namespace flexllm::kernels {
 namespace {
 
-constexpr twin::Maxima kMaxima{.rows = 256,
-                               .hidden = 4096,
-                               .ffn = 16384,
-                               .heads = 32,
-                               .kv_heads = 32,
-                               .head_dim = 128,
-                               .context = 131072,
-                               .vocab = 262144};
-
 ModelShape default_shape(uint32_t weight_planes, uint32_t vocab) {
   const Precision precision{weight_planes, 2, weight_planes == 1, false};
   ModelShape shape;
@@ -47,7 +38,8 @@ void run(benchmark::State& state, const ModelShape& shape, const LaunchShape& la
   build_launch(random, shape, launch, 4, input);
   const twin::Buffers buffers = input.buffers();
   for (auto _ : state) {
-    if (twin::run(buffers, kMaxima, isa) != launch_status::ok) state.SkipWithError("refused");
+    if (twin::run(buffers, kCombinedMaxima, isa) != launch_status::ok)
+      state.SkipWithError("refused");
   }
   state.SetLabel(to_string(isa));
   int64_t rows = 0;
