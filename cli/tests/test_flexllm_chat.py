@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import termios
 import time
 
 import pytest
@@ -56,6 +57,16 @@ class Terminal:
         before, self.seen = self.seen[:found.end()], self.seen[found.end():]
         return before
 
+    def wait_for_prompt(self, pattern=r"> "):
+        """The text up to the prompt. libedit shows it just before it takes the terminal over; until
+        then control keys are the terminal's own."""
+        before = self.wait_for(pattern)
+        deadline = time.monotonic() + 30
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            assert time.monotonic() < deadline, "the terminal is not taken over"
+            time.sleep(0.001)
+        return before
+
     def end(self):
         """Reads to the end and returns the exit code."""
         try:
@@ -81,13 +92,13 @@ def run(*words, environment, stdin=""):
 
 def test_conversation_on_a_terminal(terminal, environment):
     terminal.wait_for("Talking with fake")
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("hello\r")
     terminal.wait_for(r"hello.*\n")
-    terminal.wait_for(r"\n> ")
+    terminal.wait_for_prompt(r"\n> ")
     terminal.type("/help\r")
     terminal.wait_for("/system TEXT")
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("/nonsense\r")
     terminal.wait_for("no command /nonsense")
     terminal.type("/exit\r")
@@ -98,14 +109,14 @@ def test_conversation_on_a_terminal(terminal, environment):
 
 
 def test_ctrl_c_at_the_prompt_drops_the_line_and_ctrl_d_leaves(terminal):
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("a line that is not sent")
     terminal.wait_for("not sent")
     terminal.type("\x03")
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("/help\r")
     terminal.wait_for("/system TEXT")
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("\x04")
     assert terminal.end() == 0
 
@@ -113,19 +124,19 @@ def test_ctrl_c_at_the_prompt_drops_the_line_and_ctrl_d_leaves(terminal):
 def test_ctrl_c_stops_the_answer_and_not_the_program(url, environment):
     terminal = Terminal([FLEXLLM, "chat", "--url", url, "--temperature", "2", "--seed", "3"],
                         environment)
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     for attempt in range(20):  # an answer may end by itself before Ctrl-C reaches it
         terminal.type(f"question {attempt}\r")
         terminal.wait_for(rf"question {attempt}.*\n.")
         terminal.type("\x03")
-        if "[stopped]" in terminal.wait_for(r"\n> "):
+        if "[stopped]" in terminal.wait_for_prompt(r"\n> "):
             break
     else:
         raise AssertionError("Ctrl-C stopped no answer")
     terminal.type("and now?\r")
     terminal.wait_for(r"and now\?.*\n")
     terminal.type("\x03")
-    terminal.wait_for(r"\n> ")
+    terminal.wait_for_prompt(r"\n> ")
     terminal.type("\x04")
     assert terminal.end() == 0
 
@@ -133,18 +144,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(url, environment):
 def test_arrow_up_brings_the_last_line_back(url, environment):
     for _ in range(2):
         terminal = Terminal([FLEXLLM, "chat", "--url", url], environment)
-        terminal.wait_for("> ")
+        terminal.wait_for_prompt()
         terminal.type("/help first\r")
         terminal.wait_for("/system TEXT")
-        terminal.wait_for("> ")  # before it Ctrl-D is not a key of the line editor
+        terminal.wait_for_prompt()  # before it Ctrl-D is not a key of the line editor
         terminal.type("\x04")
         assert terminal.end() == 0
     terminal = Terminal([FLEXLLM, "chat", "--url", url], environment)
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("\x1b[A")
     terminal.wait_for("/help first")
     terminal.type("\x03")
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.type("\x04")
     assert terminal.end() == 0
 
