@@ -2,6 +2,16 @@
 //
 // Vitis wants `unroll` inside the body of a loop, Bambu and clang in front of it: a loop that must
 // be unrolled has both macros. To a plain C++ compiler they all vanish.
+//
+// Time is written into the source with three of them, from which a C simulation counts cycles
+// (docs/cycle-model.md):
+//   HLS_PIPELINE(interval)  first statement of a pipelined loop: an iteration starts every
+//                           `interval` cycles. Loops inside it are unrolled, or are not there.
+//   HLS_DEPTH(cycles)       what a task writes from here on leaves it so long after its iteration
+//                           started: latency that costs no throughput
+//   HLS_LATENCY(cycles)     so many cycles pass here: a result that the next loop must wait for
+// A pipelined loop inside another loop is entered anew each time; where that would cost a fill each
+// time, the loops are written as one.
 #pragma once
 
 #define HLS_PRAGMA(text) _Pragma(#text)
@@ -39,6 +49,9 @@
 #define HLS_MEMORY_PORT(argument, axi_port)
 #define HLS_CONTROL_PORT
 #endif
+
+#define HLS_DEPTH(cycles)
+#define HLS_LATENCY(cycles)
 
 // Sources that use AMD's types: both compilers, and simulations with AMD's open headers.
 #if defined(__SYNTHESIS__) || defined(__VITIS_HLS__) || defined(__BAMBU__) || \
