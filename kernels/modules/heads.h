@@ -39,7 +39,7 @@ void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& ti
         }
       }
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
 }
 

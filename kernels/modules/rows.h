@@ -98,7 +98,7 @@ inline void read_residuals(const Word* scratch, const Stage& stage, Stream<Word>
       HLS_PIPELINE(1)
       residuals.write(scratch[stage.residual + at.row * words + w]);
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
 }
 

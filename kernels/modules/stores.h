@@ -30,7 +30,7 @@ void add_residual(const Stage stage, Stream<TileValues>& tiles, Stream<Word>& re
       }
       out.write(Store{stage.result + at.row * words + 2 * at.tile + half, false, sum});
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
   out.write(end_of_stores());
 }
@@ -64,7 +64,7 @@ void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>&
         }
       }
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
   out.write(end_of_stores());
 }
@@ -92,7 +92,7 @@ void store_logits(const Stage stage, Stream<RowInfo>& rows, Stream<TileValues>& 
       const uint32_t word = 2 * at.tile + half;
       out.write(Store{stage.result + slot[at.row] * words + word, false, half_of(tile, half)});
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
   out.write(end_of_stores());
 }

@@ -3,7 +3,8 @@
 // Shape (template parameter K of most modules): the sizes that a build of a kernel is made for. A
 // struct of constexpr uint32_t:
 //   rows, hidden, ffn, heads, kv_heads, head_dim, context, vocab   maxima of a launch
-//   weight_streams, weight_ports   arenas, and AXI ports (arrays) that they are dealt to
+//   weight_streams, weight_ports   arenas, and AXI ports that they are dealt to
+//   arrays                         that the tiles of a matrix are dealt to
 //   kv_streams, kv_ports           likewise for KV pages
 //   attention_rows                 rows of a sequence that share one pass over its pages
 //   head_parallel, kv_parallel     heads and elements of K or V that are multiplied side by side
@@ -129,8 +130,8 @@ struct TileValues {
   float value[kTileRows];
 };
 
-// Where in a matrix the next TileValues belongs: for each pass over the ports, block of rows and
-// port, the rows of the block. For each row, tiles ascend.
+// Where in a matrix the next TileValues belongs: for each pass over the arrays, block of rows and
+// array, the rows of the block. For each row, tiles ascend.
 struct TileOrder {
   uint32_t tile;
   uint32_t row;
@@ -141,17 +142,17 @@ struct TileOrder {
   static TileOrder first() { return TileOrder{0, 0, 0, 0}; }
 
   // The next pair; at most stage.tiles * stage.rows - 1 times.
-  template <uint32_t Ports>
+  template <uint32_t Arrays>
   void advance(const Stage& stage) {
     ++row;
     if (row < block * kBlockRows + stage.rows_of_block(block)) return;
     row = block * kBlockRows;
     ++tile;
-    if (tile < pass_begin + Ports && tile < stage.tiles) return;
+    if (tile < pass_begin + Arrays && tile < stage.tiles) return;
     ++block;
     if (block == stage.blocks()) {
       block = 0;
-      pass_begin += Ports;
+      pass_begin += Arrays;
     }
     row = block * kBlockRows;
     tile = pass_begin;

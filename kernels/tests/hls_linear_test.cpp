@@ -15,6 +15,7 @@ struct Streaming {  // one block, a port per arena
   static constexpr uint32_t rows = 16;
   static constexpr uint32_t weight_streams = 3;
   static constexpr uint32_t weight_ports = 3;
+  static constexpr uint32_t arrays = 3;
   static constexpr uint32_t hidden = kInputs;
   static constexpr uint32_t ffn = kInputs;
   static constexpr uint32_t vocab = 256;
@@ -23,6 +24,7 @@ struct Replaying : Streaming {  // several blocks, two arenas to a port
   static constexpr uint32_t rows = 48;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 2;
+  static constexpr uint32_t arrays = 2;
 };
 struct Array {
   static constexpr uint32_t token_parallel = 4;
@@ -182,7 +184,7 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
       if (precision.bias) y = y + m.bias[o];
       ASSERT_EQ(bits_of(values.value[r]), bits_of(y)) << "output " << o << ", row " << at.row;
     }
-    at.advance<K::weight_ports>(stage);
+    at.advance<K::arrays>(stage);
   }
   EXPECT_TRUE(tiles.empty());
 }

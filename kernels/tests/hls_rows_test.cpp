@@ -138,15 +138,16 @@ struct HeadShape {
   static constexpr uint32_t kv_heads = 4;
   static constexpr uint32_t head_dim = 64;
   static constexpr uint32_t weight_ports = 3;
+  static constexpr uint32_t arrays = 3;
 };
 
 // Tiles of a matrix with `outputs` rows in the order in which the arrays deliver them: output o of
 // row r is 1000 r + o; padding is -1.
 void send_tiles(const Stage& stage, Stream<TileValues>& out) {
-  for (uint32_t pass = 0; pass * HeadShape::weight_ports < stage.tiles; ++pass) {
+  for (uint32_t pass = 0; pass * HeadShape::arrays < stage.tiles; ++pass) {
     for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      for (uint32_t port = 0; port < HeadShape::weight_ports; ++port) {
-        const uint32_t tile = pass * HeadShape::weight_ports + port;
+      for (uint32_t port = 0; port < HeadShape::arrays; ++port) {
+        const uint32_t tile = pass * HeadShape::arrays + port;
         if (tile >= stage.tiles) continue;
         for (uint32_t i = 0; i < stage.rows_of_block(block); ++i) {
           TileValues values;

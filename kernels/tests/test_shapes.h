@@ -22,6 +22,7 @@ struct SmallDecode : SmallMaxima {
   static constexpr uint32_t rows = 16;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 4;
+  static constexpr uint32_t arrays = 4;
   static constexpr uint32_t kv_streams = 2;
   static constexpr uint32_t kv_ports = 2;
   static constexpr uint32_t attention_rows = 1;
@@ -34,6 +35,7 @@ struct SmallPrefill : SmallMaxima {
   static constexpr uint32_t rows = 80;
   static constexpr uint32_t weight_streams = 6;
   static constexpr uint32_t weight_ports = 3;
+  static constexpr uint32_t arrays = 3;
   static constexpr uint32_t kv_streams = 4;
   static constexpr uint32_t kv_ports = 2;
   static constexpr uint32_t attention_rows = 5;

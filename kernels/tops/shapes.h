@@ -25,6 +25,7 @@ struct CommonShape {
   static constexpr uint32_t vocab = Build::vocabulary;
   static constexpr uint32_t weight_streams = Build::weight_streams;
   static constexpr uint32_t weight_ports = Build::weight_ports;
+  static constexpr uint32_t arrays = Build::weight_ports;
   static constexpr uint32_t kv_streams = Build::kv_streams;
   static constexpr uint32_t kv_ports = Build::kv_ports;
   static constexpr uint32_t head_parallel = Build::head_parallel;
