@@ -170,6 +170,8 @@ def load_device(path: Path) -> Device:
             node.fail("kind", f"'{kind}' is not one of {', '.join(xclbin.MEMORY_KIND)}")
         if size % 4096:
             node.fail("bytes", "must be a multiple of 4096")
+        if node.get("gb_per_s", float) <= 0:  # sustained, by one bank; for the cycle model
+            node.fail("gb_per_s", "must be above 0")
         node.done()
         memories += [xclbin.Memory(f"{tag}[{i}]", kind, base + i * size, size)
                      for i in range(count)]
