@@ -33,10 +33,15 @@ static inline float float_of(uint32_t bits) {
 constexpr float kInfinity = __builtin_huge_valf();
 
 // Rounds |x| <= 2^22 to the nearest integer, ties to even: the sum has an ulp of one.
+constexpr float kRoundShift = 12582912.0f;  // 1.5 * 2^23
 static inline float round_even(float x) {
-  const float shift = 12582912.0f;  // 1.5 * 2^23
-  const float shifted = x + shift;
-  return shifted - shift;
+  const float shifted = x + kRoundShift;
+  return shifted - kRoundShift;
+}
+
+// The same as an integer: the sum's bits count up from those of the shift.
+static inline int32_t round_to_integer(float x) {
+  return static_cast<int32_t>(bits_of(x + kRoundShift) - 0x4b400000u);
 }
 
 // min and max keep `best` when `x` is NaN, so that NaN never enters an extremum.
@@ -48,14 +53,14 @@ static inline float abs_of(float x) { return float_of(bits_of(x) & 0x7fffffffu);
 static inline uint32_t quantize_unsigned(float v, float top) {
   const float low = v > 0.0f ? v : 0.0f;
   const float clamped = low < top ? low : top;
-  return static_cast<uint32_t>(round_even(clamped));
+  return static_cast<uint32_t>(round_to_integer(clamped));
 }
 
 // round(v) saturated to -127..127; NaN becomes -127 (its comparison with the lower bound fails).
 static inline int32_t quantize_signed(float v) {
   const float low = v > -127.0f ? v : -127.0f;
   const float clamped = low < 127.0f ? low : 127.0f;
-  return static_cast<int32_t>(round_even(clamped));
+  return round_to_integer(clamped);
 }
 
 // Asymmetric quantisation of one token: x ~ zero + scale * q with q in 0..levels.
