@@ -33,10 +33,12 @@ double error_of(std::span<const float> weights, const QuantizedRow& row) {
 }
 
 TEST(Scheme, NamesAreReadBack) {
-  for (const char* name :
-       {"w8a8kv8-lm8", "w4g64a8kv8-lm8", "w4a4kv8-lm4-p8", "w4a8kv8-lm8-p8-r4"}) {
+  for (const char* name : {"w8a8kv8-lm8", "w4g64a8kv8-lm8", "w4a4kv8-lm4-p8", "w4a8kv8-lm8-p8-r4",
+                           "w4a4kv8-lm4a4-r4"}) {
     EXPECT_EQ(Scheme::parse(name).name(), name);
   }
+  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4a4").lm_head_precision().activation_planes, 1u);
+  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4").lm_head_precision().activation_planes, 2u);
   for (const char* name :
        {"", "w3a8kv8-lm8", "w8a8", "w8a8kv4-lm8", "w8a8kv8-lm8-r4-p8", "w8a8kv8-lm8 "}) {
     EXPECT_THROW(Scheme::parse(name), std::invalid_argument) << name;
