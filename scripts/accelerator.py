@@ -27,7 +27,9 @@ SINGLE_ARGUMENTS = ("desc", "model", "result", "scratch")
 FAMILIES = ("w", "kv")  # arrays of arenas: w0.., kv0..
 MAXIMA = ("d", "ffn", "heads", "kv_heads", "head_dim", "batch", "prefill_rows", "context",
           "vocabulary")
-TOKENS_KEY = {"prefill": "tp", "decode": "bp"}
+BLOCK_ROWS = 16  # rows of the launch that the arrays take together
+TILE_ROWS = 32  # output rows of a weight tile
+WEIGHTS_PER_CYCLE = (8, 16, 32, 64, 128)  # parts of a plane word
 
 
 class ConfigError(Exception):
@@ -266,6 +268,22 @@ def load_ports(kernel: Node, arguments: list[str]) -> list[Port]:
     return ports
 
 
+def load_parallelism(node: Node, weight_ports: int) -> dict[str, int]:
+    """tp: rows of the launch; bp: arrays; wp: weights of an array; heads, kv: attention, per KV
+    port; outputs: dequantised. All per cycle."""
+    out = {key: node.positive(key) for key in ("tp", "bp", "wp", "heads", "kv", "outputs")}
+    node.done()
+    if BLOCK_ROWS % out["tp"]:
+        node.fail("tp", f"{out['tp']} does not divide {BLOCK_ROWS}")
+    if out["wp"] not in WEIGHTS_PER_CYCLE:
+        node.fail("wp", f"{out['wp']} is not one of {', '.join(map(str, WEIGHTS_PER_CYCLE))}")
+    if out["bp"] % weight_ports:
+        node.fail("bp", f"{out['bp']} arrays are no multiple of the {weight_ports} weight ports")
+    if TILE_ROWS % out["outputs"]:
+        node.fail("outputs", f"{out['outputs']} does not divide {TILE_ROWS}")
+    return out
+
+
 def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Device,
                 clock_mhz: int) -> KernelConfig:
     banks = dict(shared)
@@ -276,18 +294,11 @@ def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Dev
                 node.fail("banks", f"'{family}' arenas are shared by the kernels")
         banks |= own
     placed = expand(banks)
-    parallel = node.node("parallelism")
-    wp = parallel.node("wp")
-    parallelism = {TOKENS_KEY[name]: parallel.positive(TOKENS_KEY[name]),
-                   "wp_attention": wp.positive("attention"),
-                   "wp_feed_forward": wp.positive("feed_forward"),
-                   "heads": parallel.positive("heads"), "kv": parallel.positive("kv")}
-    wp.done()
-    parallel.done()
     kernel = KernelConfig(
         name=name, compute_unit=node.get("compute_unit", str),
         clock_mhz=node.get("clock_mhz", int, clock_mhz), slr=node.get("slr", str, ""),
-        parallelism=parallelism, ports=load_ports(node, list(placed)), banks=placed)
+        parallelism={}, ports=load_ports(node, list(placed)), banks=placed)
+    kernel.parallelism = load_parallelism(node.node("parallelism"), kernel.streams("w"))
     if kernel.slr and not re.fullmatch(r"SLR\d", kernel.slr):
         node.fail("slr", f"'{kernel.slr}' is not a die, as in SLR0")
     node.done()

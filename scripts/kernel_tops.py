@@ -18,9 +18,8 @@ from accelerator import (Accelerator, ConfigError, FAMILIES, KernelConfig, load_
                          write_if_changed)
 
 COMPOSITION = {
-    "prefill": "PrefillComposition<PrefillShape<Build>, PrefillArray<Build, Build::wp_attention>,\n"
-               "                           PrefillArray<Build, Build::wp_feed_forward>>",
-    "decode": "DecodeComposition<DecodeShape<Build>, DecodeArray<Build>>",
+    "prefill": "PrefillComposition<PrefillShape<Build>, LinearArray<Build>, LinearArray<Build>>",
+    "decode": "DecodeComposition<DecodeShape<Build>, LinearArray<Build>>",
 }
 TYPE = {"desc": "const Word*", "model": "const Word*", "result": "Word*", "scratch": "Word*",
         "w": "const Word*", "kv": "Word*"}

@@ -1,70 +1,104 @@
 // Quantised rows, kept on chip and sent to all arrays in step with their weight words.
 #pragma once
 
+#include "kernels/hls/latency.h"
 #include "kernels/modules/types.h"
 
 namespace flexllm {
 namespace kernels {
 
-// Collects the quantised rows of a stage. Word k of a block of 16 rows holds inputs 4 k .. 4 k + 3,
-// lane r those of row r: the shape of a plane word, turned round. Then sends them once for every
-// pass over the ports and every weight plane; behind each group, in the first plane, the sums of q
-// of its inputs, a lane a row.
-//   K        shape; the memory is rows * max(hidden, ffn, attention) bytes (URAM), written a lane
-//            at a time
-// Cycles: rows * inputs / 4 to fill; then as the arrays take them.
-template <typename K, uint32_t MaxInputs, typename Streams>
-void feed_activations(const Stage stage, Stream<Word>& rows, Streams (&out)[K::weight_ports]) {
+// Collects the quantised rows of a stage, 16 inputs of a row a cycle. Then sends them once for
+// every pass over the arrays and every weight plane: an activation word holds 4 consecutive inputs,
+// lane r those of row r, the shape of a plane word turned round. Behind each group, in the first
+// plane, the sums of q of its inputs go their own way, a lane a row.
+//   K          shape
+//   MaxInputs  largest number of inputs of a matrix
+// Cycles: rows * ceil(inputs / 16) to fill; then ceil(tiles / arrays) * blocks * weight planes *
+// inputs / 4, in one loop, as the arrays take them. Memory: rows (rounded up to 16) * MaxInputs
+// bytes of URAM, as 2 x 16 banks of 64 bits: the fill writes two banks of one row, a read takes one
+// of each row.
+template <typename K, uint32_t MaxInputs, typename Words, typename Sums>
+void feed_activations(const Stage stage, Stream<Word>& rows, Words (&out)[K::arrays],
+                      Sums (&q_sums)[K::arrays]) {
   constexpr uint32_t kBlocks = divide_up(K::rows, kBlockRows);
-  constexpr uint32_t kWords = MaxInputs / kInputsPerWord;
-  constexpr uint32_t kGroups = divide_up(MaxInputs, kGroupInputs);
-  Word inputs[kBlocks][kWords];
-  Word sums[kBlocks][kGroups];
-  HLS_URAM(inputs)
+  constexpr uint32_t kQuads = divide_up(MaxInputs, 4 * kInputsPerWord);  // of activation words
+  constexpr uint32_t kQuadsPerWord = kBytesPerWord / (4 * kInputsPerWord);
+  uint64_t kept[2][kBlockRows][kBlocks * kQuads];  // low half: the even word of two
+  HLS_PARTITION(kept, 1)
+  HLS_PARTITION(kept, 2)
+  HLS_URAM(kept)
   const uint32_t words = stage.inputs / kInputsPerWord;
-  const uint32_t groups = divide_up(stage.inputs, kGroupInputs);
-  for (uint32_t row = 0; row < stage.rows; ++row) {
-    HLS_TRIPS(1, K::rows)
-    const uint32_t block = row / kBlockRows;
-    for (uint32_t g = 0; g < groups; ++g) {
-      HLS_TRIPS(1, kGroups)
-      const Word q = rows.read();
-      uint32_t sum = 0;
-      HLS_UNROLL_AHEAD
-      for (uint32_t i = 0; i < kBytesPerWord; ++i) {
-        HLS_UNROLL
-        sum += get_byte(q, i);
-      }
-      set_lane(sums[block][g], row % kBlockRows, sum);
-      for (uint32_t k = 0; k < kGroupWords; ++k) {
-        HLS_PIPELINE(1)
-        const uint32_t word = g * kGroupWords + k;
-        if (word < words) set_lane(inputs[block][word], row % kBlockRows, get_lane(q, k));
-      }
+  const uint32_t quads = divide_up(words, 4);
+
+  uint32_t quad = 0;
+  uint32_t base = 0;  // of the block
+  Word q = zero_word();
+  for (uint32_t row = 0; row < stage.rows;) {
+    HLS_TRIPS(1, K::rows * kQuads)
+    HLS_PIPELINE(1)
+    if (quad % kQuadsPerWord == 0) q = rows.read();
+    HLS_UNROLL_AHEAD
+    for (uint32_t pair = 0; pair < 2; ++pair) {
+      HLS_UNROLL
+      const uint32_t lane = 4 * (quad % kQuadsPerWord) + 2 * pair;
+      kept[pair][row % kBlockRows][base + quad] =
+          get_lane(q, lane) | static_cast<uint64_t>(get_lane(q, lane + 1)) << 32;
+    }
+    if (++quad == quads) {
+      quad = 0;
+      ++row;
+      if (row % kBlockRows == 0) base += quads;
     }
   }
+
   const uint32_t planes = Precision::decode(stage.precision).weight_planes;
-  for (uint32_t pass = 0; pass < divide_up(stage.tiles, K::weight_ports); ++pass) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      HLS_TRIPS(1, kBlocks)
-      for (uint32_t plane = 0; plane < planes; ++plane) {
-        HLS_TRIPS(1, 2)
-        for (uint32_t k = 0; k < words; ++k) {
-          HLS_TRIPS(1, kWords)
-          HLS_PIPELINE(1)
-          const bool ends_group = k % kGroupWords == kGroupWords - 1 || k + 1 == words;
-          HLS_UNROLL_AHEAD
-          for (uint32_t port = 0; port < K::weight_ports; ++port) {
-            HLS_UNROLL
-            if (pass * K::weight_ports + port < stage.tiles) {
-              out[port].write(inputs[block][k]);
-              if (ends_group && plane == 0) out[port].write(sums[block][k / kGroupWords]);
-            }
-          }
-        }
+  uint32_t sums[kBlockRows];  // of the inputs of a group
+  HLS_PARTITION(sums, 0)
+  HLS_UNROLL_AHEAD
+  for (uint32_t r = 0; r < kBlockRows; ++r) {
+    HLS_UNROLL
+    sums[r] = 0;
+  }
+  uint32_t block = 0;
+  uint32_t plane = 0;
+  uint32_t word = 0;
+  base = 0;
+  for (uint32_t pass = 0; pass < stage.tiles;) {
+    HLS_TRIPS(1, divide_up(row_tiles(K::vocab), K::arrays) * 4 * kQuads)
+    HLS_PIPELINE(1)
+    HLS_DEPTH(latency::chip_read + 2)
+    Word inputs = zero_word();
+    Word group = zero_word();
+    HLS_UNROLL_AHEAD
+    for (uint32_t r = 0; r < kBlockRows; ++r) {
+      HLS_UNROLL
+      const uint64_t two = kept[word / 2 % 2][r][base + word / 4];
+      const uint32_t four = r < stage.rows_of_block(block)
+                                ? static_cast<uint32_t>(word % 2 == 0 ? two : two >> 32)
+                                : 0;
+      set_lane(inputs, r, four);
+      sums[r] = (word % kGroupWords == 0 ? 0 : sums[r]) + (four & 255u) + (four >> 8 & 255u) +
+                (four >> 16 & 255u) + (four >> 24);
+      set_lane(group, r, sums[r]);
+    }
+    const bool ends_group = word % kGroupWords == kGroupWords - 1 || word + 1 == words;
+    HLS_UNROLL_AHEAD
+    for (uint32_t array = 0; array < K::arrays; ++array) {
+      HLS_UNROLL
+      if (pass + array < stage.tiles) {
+        out[array].write(inputs);
+        if (ends_group && plane == 0) q_sums[array].write(group);
       }
     }
+    if (++word < words) continue;
+    word = 0;
+    if (++plane < planes) continue;
+    plane = 0;
+    base += quads;
+    if (++block < stage.blocks()) continue;
+    block = 0;
+    base = 0;
+    pass += K::arrays;
   }
 }
 

@@ -1,69 +1,96 @@
-// From the integer sums of all ports to the floats of the rows, in the order of the tiles.
+// From the integer sums of all arrays to the floats of the rows, in the order of the tiles.
 #pragma once
 
+#include "kernels/hls/latency.h"
 #include "kernels/modules/types.h"
 
 namespace flexllm {
 namespace kernels {
 
-// Two words of a tile's parameters: one float per output row.
-inline void read_tile_floats(Stream<Word>& in, float value[kTileRows]) {
-  for (uint32_t half = 0; half < 2; ++half) {
-    const Word word = in.read();
-    HLS_UNROLL_AHEAD
-    for (uint32_t i = 0; i < kFloatsPerWord; ++i) {
-      HLS_UNROLL
-      value[half * kFloatsPerWord + i] = get_float(word, i);
-    }
-  }
-}
-
-// Takes the tiles of the ports in turn, in the order of TileOrder, in which every module behind it
+// Takes the tiles of the arrays in turn, in the order of TileOrder, in which every module behind it
 // sees the matrix.
-//   K     shape
-// Cycles: one per tile and row, plus the words of the tiles' parameters. One dequantiser serves all
-// ports: an array needs at least inputs / 4 cycles for what it hands over in one.
+//   K           shape; `output_parallel` of the 32 outputs of a tile are computed per cycle
+//   parameters  of array a: those of port a mod ports, a / ports among its arrays
+// Cycles: rows; then per pass over the arrays 4 for each tile (6 with a bias) to read its
+// parameters, and rows * 32 / output_parallel for each tile. DSP: output_parallel times 3
+// multipliers, 2 adders and a conversion.
 template <typename K, typename Parameters, typename Sums>
-void dequantize(const Stage stage, Parameters (&parameters)[K::weight_ports],
-                Sums (&sums)[K::weight_ports], Stream<AsymmetricScale>& scales,
-                Stream<TileValues>& out) {
+void dequantize(const Stage stage,
+                Parameters (&parameters)[K::weight_ports][K::arrays / K::weight_ports],
+                Sums (&sums)[K::arrays], Stream<AsymmetricScale>& scales, Stream<TileValues>& out) {
+  static_assert(kTileRows % K::output_parallel == 0, "the outputs of a tile in whole steps");
+  constexpr uint32_t kHalves = 6;  // two words each of scales, weight sums and bias
   AsymmetricScale scale[K::rows];
-  float weight_scale[K::weight_ports][kTileRows];
-  float weight_sum[K::weight_ports][kTileRows];
-  float bias[K::weight_ports][kTileRows];
+  float parameter[K::arrays][kHalves][kFloatsPerWord];
+  HLS_PARTITION(parameter, 2)
+  HLS_PARTITION(parameter, 3)
   const bool biased = Precision::decode(stage.precision).bias;
+  const uint32_t halves = biased ? kHalves : kHalves - 2;
   for (uint32_t row = 0; row < stage.rows; ++row) {
     HLS_TRIPS(1, K::rows)
     HLS_PIPELINE(1)
     scale[row] = scales.read();
   }
-  for (uint32_t pass = 0; pass < divide_up(stage.tiles, K::weight_ports); ++pass) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    const uint32_t left = stage.tiles - pass * K::weight_ports;
-    for (uint32_t port = 0; port < K::weight_ports && port < left; ++port) {
-      read_tile_floats(parameters[port], weight_scale[port]);
-      read_tile_floats(parameters[port], weight_sum[port]);
-      if (biased) read_tile_floats(parameters[port], bias[port]);
-    }
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      HLS_TRIPS(1, divide_up(K::rows, kBlockRows))
-      for (uint32_t port = 0; port < K::weight_ports && port < left; ++port) {
-        for (uint32_t i = 0; i < stage.rows_of_block(block); ++i) {
-          HLS_TRIPS(1, kBlockRows)
-          HLS_PIPELINE(1)
-          const TileSums tile = sums[port].read();
-          const AsymmetricScale s = scale[block * kBlockRows + i];
-          TileValues values;
-          HLS_UNROLL_AHEAD
-          for (uint32_t r = 0; r < kTileRows; ++r) {
-            HLS_UNROLL
-            const float y = dequantize_linear(static_cast<int64_t>(tile.value[r]), s,
-                                              weight_scale[port][r], weight_sum[port][r]);
-            values.value[r] = biased ? y + bias[port][r] : y;
-          }
-          out.write(values);
+  for (uint32_t pass = 0; pass < stage.tiles; pass += K::arrays) {
+    HLS_TRIPS(1, divide_up(row_tiles(K::vocab), K::arrays))
+    const uint32_t left = stage.tiles - pass;
+    const uint32_t arrays = left < K::arrays ? left : K::arrays;
+
+    uint32_t from = 0;
+    uint32_t half = 0;
+    while (from < arrays) {
+      HLS_TRIPS(4, K::arrays * kHalves)
+      HLS_PIPELINE(1)
+      Word word = zero_word();
+      HLS_UNROLL_AHEAD
+      for (uint32_t array = 0; array < K::arrays; ++array) {
+        HLS_UNROLL
+        if (array == from) {
+          word = parameters[array % K::weight_ports][array / K::weight_ports].read();
         }
       }
+      HLS_UNROLL_AHEAD
+      for (uint32_t i = 0; i < kFloatsPerWord; ++i) {
+        HLS_UNROLL
+        parameter[from][half][i] = get_float(word, i);
+      }
+      if (++half == halves) {
+        half = 0;
+        ++from;
+      }
+    }
+
+    uint32_t block = 0;
+    uint32_t array = 0;
+    uint32_t i = 0;
+    while (block < stage.blocks()) {
+      HLS_TRIPS(1, K::rows * K::arrays)
+      HLS_PIPELINE(kTileRows / K::output_parallel)
+      HLS_DEPTH(latency::from_int + latency::multiply + 2 * latency::add)
+      TileSums tile = {};
+      HLS_UNROLL_AHEAD
+      for (uint32_t a = 0; a < K::arrays; ++a) {
+        HLS_UNROLL
+        if (a == array) tile = sums[a].read();
+      }
+      const AsymmetricScale s = scale[block * kBlockRows + i];
+      TileValues values;
+      HLS_UNROLL_AHEAD
+      for (uint32_t r = 0; r < kTileRows; ++r) {
+        HLS_UNROLL
+        const float(&own)[kHalves][kFloatsPerWord] = parameter[array];
+        const uint32_t lane = r % kFloatsPerWord;
+        const float y =
+            dequantize_linear(static_cast<int64_t>(tile.value[r]), s, own[r / kFloatsPerWord][lane],
+                              own[2 + r / kFloatsPerWord][lane]);
+        values.value[r] = biased ? y + own[4 + r / kFloatsPerWord][lane] : y;
+      }
+      out.write(values);
+      if (++i < stage.rows_of_block(block)) continue;
+      i = 0;
+      if (++array < arrays) continue;
+      array = 0;
+      ++block;
     }
   }
 }

@@ -1,182 +1,272 @@
 // The integer array of the linear layers: weight planes times activation planes, exact
-// (docs/numerics.md, section 4).
+// (docs/numerics.md, section 4). Two tasks: `multiply_tiles` adds up the products of each group,
+// `fold_groups` the groups of each output.
 #pragma once
 
+#include "kernels/hls/latency.h"
+#include "kernels/modules/packed_products.h"
 #include "kernels/modules/types.h"
 
 namespace flexllm {
 namespace kernels {
 
-// Products of 4 inputs, 32 output rows and 16 rows of the launch, added up over a group.
+#if FLEXLLM_HLS_TYPES
+typedef ap_uint<18> GroupSum;
+#else
+typedef uint32_t GroupSum;
+#endif
+static_assert(kGroupInputs * 255 * 15 < (1u << 18), "a group of u8 by u4 fits a GroupSum");
+
+// One plane of a group: 32 output rows of the token_parallel rows of a step.
+template <typename A>
 struct GroupSums {
-  int32_t value[kBlockRows][kTileRows];  // below 64 * 255 * 15 < 2^18
+  GroupSum value[A::token_parallel][kTileRows];
 };
 
-// One cycle of the array: token_parallel x row_parallel sums of input_parallel products.
+// What follows from an array's numbers.
 template <typename A>
-inline void multiply_lanes(const uint16_t w[kInputsPerWord][kTileRows], const Word& inputs,
-                           uint32_t rows, uint32_t plane, uint32_t t0, uint32_t r0, uint32_t i0,
-                           GroupSums& sums) {
+struct ArraySteps {
+  static_assert(kBlockRows % A::token_parallel == 0, "a block of rows in whole steps");
+  static_assert(kTileRows % A::row_parallel == 0 && A::row_parallel % 2 == 0,
+                "the rows of a tile in whole steps of pairs");
+  static_assert(kInputsPerWord % A::input_parallel == 0, "the inputs of a word in whole steps");
+  static_assert(A::input_parallel <= kFourCascade, "the inputs of a step add up in one cascade");
+  static constexpr uint32_t steps = kBlockRows / A::token_parallel;  // of a block of rows
+  static constexpr uint32_t fold_lanes = 2 * A::token_parallel;      // sums folded per cycle
+  static constexpr uint32_t fold_cycles = kBlockRows;                // of a GroupSums
+};
+
+// One cycle of the array: token_parallel x row_parallel sums of input_parallel products of 4-bit
+// numbers. Two output rows and two rows of the launch share a DSP.
+//   step, r0, i0  first row of the launch (in steps), output row and input
+//   shift         4 times the activation plane
+//   fresh         the sums start from 0
+template <typename A>
+inline void multiply_lanes(const Word& weights, const Word& inputs, uint32_t step, uint32_t r0,
+                           uint32_t i0, uint32_t shift, bool fresh,
+                           GroupSum sums[A::token_parallel][kTileRows]) {
+  constexpr uint32_t kPair = A::token_parallel > 1 ? 2 : 1;
+  constexpr uint32_t kHalf = A::row_parallel / 2;
   HLS_UNROLL_AHEAD
-  for (uint32_t t = 0; t < A::token_parallel; ++t) {
+  for (uint32_t t = 0; t < A::token_parallel; t += kPair) {
     HLS_UNROLL
-    if (t0 + t >= rows) continue;
-    const uint32_t lane = get_lane(inputs, t0 + t) >> (4 * plane);
+    const uint32_t lane0 = get_lane(inputs, step * A::token_parallel + t) >> shift;
+    const uint32_t lane1 =
+        kPair == 2 ? get_lane(inputs, step * A::token_parallel + t + 1) >> shift : 0;
     HLS_UNROLL_AHEAD
-    for (uint32_t r = 0; r < A::row_parallel; ++r) {
+    for (uint32_t r = 0; r < kHalf; ++r) {
       HLS_UNROLL
-      if (r0 + r >= kTileRows) continue;
-      uint16_t products = 0;
+      const uint32_t row0 = r0 + r;
+      const uint32_t row1 = r0 + r + kHalf;
+      PackedSum products = 0;
       HLS_UNROLL_AHEAD
       for (uint32_t i = 0; i < A::input_parallel; ++i) {
         HLS_UNROLL
-        const uint16_t q = static_cast<uint16_t>((lane >> (8 * (i0 + i))) & 15u);
-        products = static_cast<uint16_t>(products + w[i0 + i][r0 + r] * q);
+        const uint32_t shift0 = 8 * (i0 + i) + (row0 < kTileRows / 2 ? 0 : 4);
+        const uint32_t shift1 = 8 * (i0 + i) + (row1 < kTileRows / 2 ? 0 : 4);
+        const WideOperand w =
+            pack_weights((get_lane(weights, row0 % (kTileRows / 2)) >> shift0) & 15u,
+                         (get_lane(weights, row1 % (kTileRows / 2)) >> shift1) & 15u);
+        const uint32_t shift_a = 8 * (i0 + i);
+        products +=
+            multiply_packed(w, pack_inputs((lane0 >> shift_a) & 15u, (lane1 >> shift_a) & 15u));
       }
-      sums.value[t0 + t][r0 + r] += static_cast<int32_t>(products) << (4 * plane);
+      HLS_UNROLL_AHEAD
+      for (uint32_t field = 0; field < 2 * kPair; ++field) {
+        HLS_UNROLL
+        // Fields count rows of the launch, then output rows.
+        const uint32_t from = kPair == 2 ? field : 2 * field;
+        const uint32_t row = from < 2 ? row0 : row1;
+        GroupSum& sum = sums[t + from % 2][row];
+        const GroupSum before = fresh ? GroupSum(0) : sum;
+        sum = before + (GroupSum(four_field(products, from)) << shift);
+      }
     }
   }
 }
 
-// Adds one plane word times one activation word of `rows` rows: `planes` passes of 4-bit by 4-bit
-// products.
-//   A     array: tokens, rows and inputs that are multiplied in one cycle
-// Cycles: planes * ceil(rows / token_parallel) * ceil(32 / row_parallel) * (4 / input_parallel).
+// Where the array is in its stage: of each of its tiles and blocks of rows, the weight planes;
+// of each plane the words; of each word the activation planes; of each of these the steps of the
+// rows that the block has, and the parts of the words.
 template <typename A>
-inline void multiply_word(const Word& weights, const Word& inputs, uint32_t rows, uint32_t planes,
-                          GroupSums& sums) {
-  static_assert(kInputsPerWord % A::input_parallel == 0, "inputs of a word in whole steps");
-  uint16_t w[kInputsPerWord][kTileRows];
-  HLS_PARTITION(w, 0)
-  HLS_UNROLL_AHEAD
-  for (uint32_t r = 0; r < kTileRows / 2; ++r) {
-    HLS_UNROLL
-    const uint32_t lane = get_lane(weights, r);
-    HLS_UNROLL_AHEAD
-    for (uint32_t i = 0; i < kInputsPerWord; ++i) {
-      HLS_UNROLL
-      const uint32_t byte = (lane >> (8 * i)) & 255u;
-      w[i][r] = static_cast<uint16_t>(byte & 15u);
-      w[i][r + kTileRows / 2] = static_cast<uint16_t>(byte >> 4);
-    }
+struct ArrayPosition {
+  uint32_t tile;
+  uint32_t block;
+  uint32_t weight_plane;
+  uint32_t word;
+  uint32_t plane;
+  uint32_t step;
+  uint32_t r0;
+  uint32_t i0;
+
+  static ArrayPosition first(uint32_t tile) { return ArrayPosition{tile, 0, 0, 0, 0, 0, 0, 0}; }
+
+  bool begins_word() const { return plane == 0 && step == 0 && r0 == 0 && i0 == 0; }
+  bool begins_group() const { return word % kGroupWords == 0 && plane == 0 && i0 == 0; }
+  bool ends_group(uint32_t words, uint32_t planes) const {
+    return (word % kGroupWords == kGroupWords - 1 || word + 1 == words) && plane + 1 == planes &&
+           r0 + A::row_parallel == kTileRows && i0 + A::input_parallel == kInputsPerWord;
   }
-  for (uint32_t plane = 0; plane < planes; ++plane) {
-    HLS_TRIPS(1, 2)
-    for (uint32_t t0 = 0; t0 < rows; t0 += A::token_parallel) {
-      HLS_TRIPS(1, kBlockRows / A::token_parallel)
-      for (uint32_t r0 = 0; r0 < kTileRows; r0 += A::row_parallel) {
-        for (uint32_t i0 = 0; i0 < kInputsPerWord; i0 += A::input_parallel) {
-          HLS_PIPELINE(1)
-          multiply_lanes<A>(w, inputs, rows, plane, t0, r0, i0, sums);
-        }
-      }
+
+  // `tiles` more for the next tile of the array.
+  void advance(const Stage& stage, const Precision& precision, uint32_t words, uint32_t arrays) {
+    i0 += A::input_parallel;
+    if (i0 < kInputsPerWord) return;
+    i0 = 0;
+    r0 += A::row_parallel;
+    if (r0 < kTileRows) return;
+    r0 = 0;
+    ++step;
+    if (step * A::token_parallel < stage.rows_of_block(block)) return;
+    step = 0;
+    if (++plane < precision.activation_planes) return;
+    plane = 0;
+    if (++word < words) return;
+    word = 0;
+    if (++weight_plane < precision.weight_planes) return;
+    weight_plane = 0;
+    if (++block < stage.blocks()) return;
+    block = 0;
+    tile += arrays;
+  }
+};
+
+// Multiplies the plane words of an array's tiles by the activation words that come in step with
+// them. The sums of a group leave for each step of rows, behind the last word of the group.
+//   K      shape
+//   A      array
+//   array  its number: it takes the tiles array, array + arrays, ...
+// Cycles: tiles of the array * sum over the blocks of ceil(rows of the block / token_parallel) *
+// weight planes * inputs / 4 * activation planes * 32 / row_parallel * 4 / input_parallel, in one
+// loop. DSP: token_parallel * row_parallel * input_parallel / 4, twice as many if token_parallel
+// is 1. Memory: the 16 x 32 sums of a group in registers.
+template <typename K, typename A>
+void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
+                    Stream<Word>& activations, Stream<GroupSums<A>>& out) {
+  typedef ArraySteps<A> Steps;
+  const Precision precision = Precision::decode(stage.precision);
+  const uint32_t words = stage.inputs / kInputsPerWord;
+  GroupSums<A> sums[Steps::steps];
+  HLS_PARTITION(sums, 0)
+  Word weight = zero_word();
+  Word input = zero_word();
+  for (ArrayPosition<A> at = ArrayPosition<A>::first(array); at.tile < stage.tiles;
+       at.advance(stage, precision, words, K::arrays)) {
+    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
+    HLS_PIPELINE(1)
+    HLS_DEPTH(latency::dsp + A::input_parallel)
+    if (at.begins_word()) {
+      weight = weights.read();
+      input = activations.read();
     }
+    multiply_lanes<A>(weight, input, at.step, at.r0, at.i0, 4 * at.plane, at.begins_group(),
+                      sums[at.step].value);
+    if (at.ends_group(words, precision.activation_planes)) out.write(sums[at.step]);
   }
 }
 
-// Folds a group into the totals: times its multiplier, plane by plane; in the first plane the
-// offset of the unsigned weights is taken off with the sums of q.
-inline void fold_group(const GroupSums& sums, const Word& q_sums, const uint8_t* multipliers,
-                       uint32_t rows, uint32_t plane, int32_t offset,
-                       Accumulator totals[kBlockRows][kTileRows]) {
-  for (uint32_t t = 0; t < rows; ++t) {
-    HLS_TRIPS(1, kBlockRows)
-    const int32_t correction = plane == 0 ? offset * static_cast<int32_t>(get_lane(q_sums, t)) : 0;
-    HLS_UNROLL_AHEAD
-    for (uint32_t r = 0; r < kTileRows; ++r) {
-      HLS_UNROLL
-      const int64_t group = (static_cast<int64_t>(sums.value[t][r]) << (4 * plane)) - correction;
-      totals[t][r] += static_cast<int64_t>(multipliers[r]) * group;
-    }
-  }
-}
+// Where the fold is: of each tile, block of rows, weight plane and group, the steps of rows; of
+// each of these, lane by lane, the sums of its rows in turn.
+template <typename A>
+struct FoldPosition {
+  uint32_t tile;
+  uint32_t block;
+  uint32_t plane;
+  uint32_t group;
+  uint32_t step;
+  uint32_t cycle;  // of the GroupSums
 
-// One array: multiplies the tiles of a port by the blocks of rows that come in step.
+  static FoldPosition first(uint32_t tile) { return FoldPosition{tile, 0, 0, 0, 0, 0}; }
+
+  static constexpr uint32_t chunks() { return kTileRows / ArraySteps<A>::fold_lanes; }
+  uint32_t token() const { return cycle / chunks(); }  // of the step
+  uint32_t chunk() const { return cycle % chunks(); }
+  uint32_t row() const { return step * A::token_parallel + token(); }  // of the block
+
+  void advance(const Stage& stage, const Precision& precision, uint32_t groups, uint32_t arrays) {
+    if (++cycle < ArraySteps<A>::fold_cycles) return;
+    cycle = 0;
+    ++step;
+    if (step * A::token_parallel < stage.rows_of_block(block)) return;
+    step = 0;
+    if (++group < groups) return;
+    group = 0;
+    if (++plane < precision.weight_planes) return;
+    plane = 0;
+    if (++block < stage.blocks()) return;
+    block = 0;
+    tile += arrays;
+  }
+};
+
+// Folds the sums of the groups into those of the outputs: times the group's multiplier, plane by
+// plane; in the first plane the offset of the unsigned weights is taken off with the sums of q.
+// The multipliers of a tile come once and are kept for its other planes and blocks of rows.
 //   K          shape
 //   A          array
 //   MaxInputs  largest number of inputs of a matrix
-// Cycles per tile and block: weight planes * inputs / 4 * those of multiply_word, plus a fold of
-// `rows` per group that runs beside the next group.
+//   q_sums     a word for each block of rows and group, a lane a row
+// Cycles: tiles of the array * sum over the blocks of ceil(rows of the block / token_parallel) *
+// weight planes * ceil(inputs / 64) * 16, in one loop: never more than the array takes for whole
+// groups. DSP: 2 * token_parallel. Memory: 16 x 32 totals of 48 bits in 2 * token_parallel banks,
+// ceil(MaxInputs / 128) words of multipliers.
 template <typename K, typename A, uint32_t MaxInputs>
-void multiply_tiles(uint32_t port, const Stage stage, Stream<Word>& weights,
-                    Stream<Word>& activations, Stream<TileSums>& out) {
-  constexpr uint32_t kGroups = divide_up(MaxInputs, kGroupInputs);
+void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
+                 Stream<Word>& q_sums, Stream<Word>& multipliers, Stream<TileSums>& out) {
+  typedef FoldPosition<A> Position;
+  constexpr uint32_t kLanes = ArraySteps<A>::fold_lanes;
+  constexpr uint32_t kWords = divide_up(divide_up(MaxInputs, kGroupInputs), 2);
   static_assert(static_cast<uint64_t>(MaxInputs) * 255 * 255 * kMaxMultiplier < (1ull << 47),
                 "an accumulator of 48 bits holds the sum");
-  uint8_t multipliers[divide_up(kGroups, 2) * 2][kTileRows];
   const Precision precision = Precision::decode(stage.precision);
-  const uint32_t words = stage.inputs / kInputsPerWord;
-  const uint32_t multiplier_words =
-      precision.grouped ? divide_up(divide_up(stage.inputs, kGroupInputs), 2) : 0;
-  for (uint32_t g = 0; g < kGroups; ++g) {
+  const uint32_t groups = divide_up(stage.inputs, kGroupInputs);
+  const int32_t offset = precision.weight_offset();
+  Word kept[kWords];
+  Accumulator totals[kLanes][kBlockRows * kTileRows / kLanes];
+  HLS_PARTITION(totals, 1)
+  GroupSums<A> group = {};
+  HLS_PARTITION(group.value, 0)
+  TileSums result = {};
+  HLS_PARTITION(result.value, 0)
+  Word q_sum = zero_word();
+  Word multiplier = zero_word();
+  for (Position at = Position::first(array); at.tile < stage.tiles;
+       at.advance(stage, precision, groups, K::arrays)) {
+    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
-    HLS_UNROLL_AHEAD
-    for (uint32_t r = 0; r < kTileRows; ++r) {
-      HLS_UNROLL
-      multipliers[g][r] = 1;
+    HLS_DEPTH(latency::chip_read + latency::dsp + 1)
+    if (at.cycle == 0) {
+      group = sums.read();
+      if (at.step == 0 && at.plane == 0) q_sum = q_sums.read();
+      if (at.step == 0 && at.group % 2 == 0 && precision.grouped) {
+        if (at.block == 0 && at.plane == 0) {
+          multiplier = multipliers.read();
+          kept[at.group / 2] = multiplier;
+        } else {
+          multiplier = kept[at.group / 2];
+        }
+      }
     }
-  }
-  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      HLS_TRIPS(1, divide_up(K::rows, kBlockRows))
-      for (uint32_t w = 0; w < multiplier_words; ++w) {
-        HLS_TRIPS(0, kGroups / 2)
-        HLS_PIPELINE(1)
-        const Word word = weights.read();
-        HLS_UNROLL_AHEAD
-        for (uint32_t i = 0; i < kBytesPerWord; ++i) {
-          HLS_UNROLL
-          multipliers[2 * w + i / kTileRows][i % kTileRows] =
-              static_cast<uint8_t>(get_byte(word, i));
-        }
-      }
-      const uint32_t rows = stage.rows_of_block(block);
-      Accumulator totals[kBlockRows][kTileRows];
-      GroupSums sums;
-      HLS_PARTITION(sums.value, 0)
-      for (uint32_t t = 0; t < kBlockRows; ++t) {
-        HLS_PIPELINE(1)
-        HLS_UNROLL_AHEAD
-        for (uint32_t r = 0; r < kTileRows; ++r) {
-          HLS_UNROLL
-          totals[t][r] = 0;
-          sums.value[t][r] = 0;
-        }
-      }
-      for (uint32_t plane = 0; plane < precision.weight_planes; ++plane) {
-        HLS_TRIPS(1, 2)
-        for (uint32_t k = 0; k < words; ++k) {
-          HLS_TRIPS(1, MaxInputs / kInputsPerWord)
-          const Word weight = weights.read();
-          const Word input = activations.read();
-          multiply_word<A>(weight, input, rows, precision.activation_planes, sums);
-          if (k % kGroupWords == kGroupWords - 1 || k + 1 == words) {
-            const Word q_sums = plane == 0 ? activations.read() : zero_word();
-            fold_group(sums, q_sums, multipliers[k / kGroupWords], rows, plane,
-                       precision.weight_offset(), totals);
-            for (uint32_t t = 0; t < kBlockRows; ++t) {
-              HLS_PIPELINE(1)
-              HLS_UNROLL_AHEAD
-              for (uint32_t r = 0; r < kTileRows; ++r) {
-                HLS_UNROLL
-                sums.value[t][r] = 0;
-              }
-            }
-          }
-        }
-      }
-      for (uint32_t t = 0; t < rows; ++t) {
-        HLS_TRIPS(1, kBlockRows)
-        HLS_PIPELINE(1)
-        TileSums result;
-        HLS_UNROLL_AHEAD
-        for (uint32_t r = 0; r < kTileRows; ++r) {
-          HLS_UNROLL
-          result.value[r] = totals[t][r];
-        }
-        out.write(result);
-      }
+    const uint32_t place = at.row() * Position::chunks() + at.chunk();
+    const bool first = at.group == 0 && at.plane == 0;
+    const int32_t correction =
+        at.plane == 0 ? offset * static_cast<int32_t>(get_lane(q_sum, at.row())) : 0;
+    HLS_UNROLL_AHEAD
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      HLS_UNROLL
+      const uint32_t row = at.chunk() * kLanes + lane;
+      const int32_t sum = static_cast<int32_t>(group.value[at.token()][row]);
+      const uint32_t m =
+          precision.grouped ? get_byte(multiplier, at.group % 2 * kTileRows + row) & 63u : 1u;
+      const int32_t weighted = static_cast<int32_t>(m) * ((sum << (4 * at.plane)) - correction);
+      const Accumulator before = first ? Accumulator(0) : totals[lane][place];
+      const Accumulator total = before + weighted;
+      totals[lane][place] = total;
+      result.value[row] = total;
+    }
+    if (at.group + 1 == groups && at.plane + 1 == precision.weight_planes &&
+        at.chunk() + 1 == Position::chunks() && at.row() < stage.rows_of_block(at.block)) {
+      out.write(result);
     }
   }
 }

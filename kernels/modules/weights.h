@@ -1,92 +1,176 @@
 // Weight tiles from the arenas. A port reads its tiles as one ascending walk through each of its
-// arenas: pass p over the ports meets tile p * ports + port (docs/weight-layout.md).
+// arenas: tile t lies in arena t mod arenas (docs/weight-layout.md), on port t mod ports, and goes
+// to array t mod arrays, which is one of the port's.
 #pragma once
 
+#include "kernels/hls/latency.h"
+#include "kernels/hls/memory.h"
 #include "kernels/modules/types.h"
 
 namespace flexllm {
 namespace kernels {
 
-// The arenas of all streams. Only indexed by constants once loops are unrolled.
+// Arenas by number. Only indexed by constants once loops are unrolled.
 template <uint32_t Streams>
 struct Arenas {
   const Word* at[Streams];
 };
 
-// Reads the tiles of one port: scales, weight sums and bias to `parameters`, multipliers and planes
-// to `words`.
-//   K     shape; port p owns the arenas p, p + ports, p + 2 ports, ...
-// Cycles: words of the tiles; at most one a cycle.
+// How arenas and arrays are dealt to the ports: arena and array i is on port i mod ports.
 template <typename K>
-void load_tiles(const Arenas<K::weight_streams> arenas, uint32_t port, const Stage stage,
-                Stream<Word>& parameters, Stream<Word>& words) {
+struct PortShare {
   static_assert(K::weight_streams % K::weight_ports == 0, "every port has as many arenas");
-  const TileLayout layout = stage.tile();
-  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    const uint32_t begin = stage.weights + tile / K::weight_streams * layout.words();
-    const uint32_t owner = tile % K::weight_streams;
-    for (uint32_t w = 0; w < layout.words(); ++w) {
-      HLS_TRIPS(5, 4 * float_words(K::ffn))
-      HLS_PIPELINE(1)
-      Word word = zero_word();
-      HLS_UNROLL_AHEAD
-      for (uint32_t stream = 0; stream < K::weight_streams; ++stream) {
-        HLS_UNROLL
-        if (stream % K::weight_ports == port && stream == owner)
-          word = arenas.at[stream][begin + w];
-      }
-      if (w < layout.multipliers()) {
-        parameters.write(word);
+  static_assert(K::arrays % K::weight_ports == 0, "every port feeds as many arrays");
+  static constexpr uint32_t arenas = K::weight_streams / K::weight_ports;
+  static constexpr uint32_t arrays = K::arrays / K::weight_ports;
+};
+
+// The arenas of one port: port, port + ports, ...
+template <typename K>
+inline Arenas<PortShare<K>::arenas> arenas_of_port(const Arenas<K::weight_streams>& all,
+                                                   uint32_t port) {
+  Arenas<PortShare<K>::arenas> own;
+  HLS_UNROLL_AHEAD
+  for (uint32_t i = 0; i < PortShare<K>::arenas; ++i) {
+    HLS_UNROLL
+    own.at[i] = all.at[port + i * K::weight_ports];
+  }
+  return own;
+}
+
+// Reads `tiles` tiles that lie one behind the other in an arena, and deals them to the arrays of a
+// port in turn, from its array `slot` on.
+template <typename K, typename Parameters, typename Multipliers, typename Planes>
+inline void load_run(const Word* arena, uint32_t begin, uint32_t tiles, const TileLayout layout,
+                     uint32_t slot, Parameters (&parameters)[PortShare<K>::arrays],
+                     Multipliers (&multipliers)[PortShare<K>::arrays],
+                     Planes (&planes)[PortShare<K>::arrays]) {
+  const uint32_t words = tiles * layout.words();
+  uint32_t word = 0;  // of the tile
+  for (uint32_t w = 0; w < words; ++w) {
+    HLS_TRIPS(5, K::hidden)
+    HLS_PIPELINE(1)
+    const Word data = read_word(arena, begin + w);
+    HLS_UNROLL_AHEAD
+    for (uint32_t i = 0; i < PortShare<K>::arrays; ++i) {
+      HLS_UNROLL
+      if (i != slot) continue;
+      if (word < layout.multipliers()) {
+        parameters[i].write(data);
+      } else if (word < layout.planes()) {
+        multipliers[i].write(data);
       } else {
-        words.write(word);
+        planes[i].write(data);
       }
+    }
+    if (++word == layout.words()) {
+      word = 0;
+      slot = slot + 1 == PortShare<K>::arrays ? 0 : slot + 1;
     }
   }
 }
 
-// Sends each tile of a port straight on.
+// Reads the tiles of one port, each for its array: scales, weight sums and bias to `parameters`,
+// group multipliers to `multipliers`, planes to `planes`.
+//   K       shape
+//   arenas  those of the port: arenas_of_port()
+// Cycles: words of the port's tiles, one a cycle. A port with one arena reads a matrix as one
+// burst; one with several reads a burst a tile, and waits once more for the memory at each.
+template <typename K, typename Parameters, typename Multipliers, typename Planes>
+void load_tiles(const Arenas<PortShare<K>::arenas> arenas, uint32_t port, const Stage stage,
+                Parameters (&parameters)[PortShare<K>::arrays],
+                Multipliers (&multipliers)[PortShare<K>::arrays],
+                Planes (&planes)[PortShare<K>::arrays]) {
+  constexpr uint32_t kArenas = PortShare<K>::arenas;
+  const TileLayout layout = stage.tile();
+  if (kArenas == 1) {
+    const uint32_t tiles = (stage.tiles + K::weight_ports - 1 - port) / K::weight_ports;
+    load_run<K>(arenas.at[0], stage.weights, tiles, layout, 0, parameters, multipliers, planes);
+    return;
+  }
+  uint32_t begin = stage.weights;
+  uint32_t arena = 0;
+  uint32_t slot = 0;
+  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
+    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
+    HLS_UNROLL_AHEAD
+    for (uint32_t i = 0; i < kArenas; ++i) {
+      HLS_UNROLL
+      if (i == arena) {
+        load_run<K>(arenas.at[i], begin, 1, layout, slot, parameters, multipliers, planes);
+      }
+    }
+    slot = slot + 1 == PortShare<K>::arrays ? 0 : slot + 1;
+    if (++arena == kArenas) {
+      arena = 0;
+      begin += layout.words();
+    }
+  }
+}
+
+// Sends the planes of an array's tiles straight on.
 //   K     shape, with one block of rows at most
 // Cycles: words.
 template <typename K>
-void forward_tiles(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+void forward_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
   static_assert(K::rows <= kBlockRows, "more rows than a block need a replay");
   const TileLayout layout = stage.tile();
-  const uint32_t words = layout.words() - layout.multipliers();
-  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    for (uint32_t w = 0; w < words; ++w) {
-      HLS_TRIPS(1, K::hidden)
-      HLS_PIPELINE(1)
-      out.write(in.read());
-    }
+  const uint32_t tiles = array < stage.tiles ? (stage.tiles - 1 - array) / K::arrays + 1 : 0;
+  const uint32_t words = tiles * (layout.words() - layout.planes());
+  for (uint32_t w = 0; w < words; ++w) {
+    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
+    HLS_PIPELINE(1)
+    out.write(in.read());
   }
 }
 
-// Keeps each tile of a port on chip and sends it once for every block of rows, so that the arenas
-// are read once per launch.
+// Keeps the planes of each tile of an array on chip and sends them once for every block of rows, so
+// that the arenas are read once per launch. While a tile is sent the next is loaded: the arrays of
+// a port one after the other, `tile words` iterations each, so that each takes all of the port's
+// words in its turn and none waits for them while it could send.
 //   K         shape
-//   MaxWords  words of the largest tile
-// Cycles: words * (1 + blocks).
+//   MaxWords  plane words of the largest tile
+// Cycles: the first tile's words; then per tile words * max(blocks, place among the arrays of the
+// port + 1), the second only if there is a next tile, in one loop. Memory: 2 * MaxWords words
+// (URAM).
 template <typename K, uint32_t MaxWords>
-void replay_tiles(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
   const TileLayout layout = stage.tile();
-  const uint32_t words = layout.words() - layout.multipliers();
-  Word kept[MaxWords];
+  const uint32_t words = layout.words() - layout.planes();
+  const uint32_t turn = array / K::weight_ports * words;
+  Word kept[2][MaxWords];
+  HLS_PARTITION(kept, 1)
   HLS_URAM(kept)
-  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    for (uint32_t w = 0; w < words; ++w) {
-      HLS_TRIPS(1, MaxWords)
-      HLS_PIPELINE(1)
-      kept[w] = in.read();
+  uint32_t tile = array;     // that is loaded
+  uint32_t bank = 0;         // that it goes to
+  uint32_t wait = 0;         // iterations until it is loaded
+  uint32_t loaded = 0;       // words of it
+  uint32_t sent = 0;         // words of the other bank, in this block
+  uint32_t blocks_left = 0;  // of rows, that the other bank is still sent for
+  while (tile < stage.tiles || blocks_left > 0) {
+    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
+    HLS_PIPELINE(1)
+    HLS_DEPTH(latency::chip_read)
+    if (blocks_left > 0) {
+      out.write(kept[1 - bank][sent]);
+      if (++sent == words) {
+        sent = 0;
+        --blocks_left;
+      }
     }
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      HLS_TRIPS(1, divide_up(K::rows, kBlockRows))
-      for (uint32_t w = 0; w < words; ++w) {
-        HLS_TRIPS(1, MaxWords)
-        HLS_PIPELINE(1)
-        out.write(kept[w]);
+    if (tile < stage.tiles) {
+      if (wait > 0) {
+        --wait;
+      } else if (loaded < words) {
+        kept[bank][loaded] = in.read();
+        ++loaded;
+      }
+      if (loaded == words && blocks_left == 0) {
+        tile += K::arrays;
+        bank = 1 - bank;
+        wait = turn;
+        loaded = 0;
+        blocks_left = stage.blocks();
       }
     }
   }

@@ -10,7 +10,7 @@ namespace flexllm::kernels {
 namespace {
 
 constexpr uint32_t kWeightStreams = 16;
-constexpr uint32_t kKvStreams = 4;
+constexpr uint32_t kKvStreams = 8;
 ModelShape default_layer() {
   ModelShape shape;
   shape.hidden = 576;

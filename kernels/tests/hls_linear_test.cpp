@@ -9,7 +9,7 @@ namespace flexllm::kernels {
 namespace {
 
 constexpr uint32_t kInputs = 192;
-constexpr uint32_t kTileWords = 3 + 2 * kInputs / kInputsPerWord;
+constexpr uint32_t kPlaneWords = 2 * kInputs / kInputsPerWord;
 
 struct Streaming {  // one block, a port per arena
   static constexpr uint32_t rows = 16;
@@ -19,6 +19,13 @@ struct Streaming {  // one block, a port per arena
   static constexpr uint32_t hidden = kInputs;
   static constexpr uint32_t ffn = kInputs;
   static constexpr uint32_t vocab = 256;
+  static constexpr uint32_t output_parallel = 8;
+};
+struct Sharing : Streaming {  // two arrays to a port with one arena
+  static constexpr uint32_t weight_streams = 2;
+  static constexpr uint32_t weight_ports = 2;
+  static constexpr uint32_t arrays = 4;
+  static constexpr uint32_t output_parallel = 32;
 };
 struct Replaying : Streaming {  // several blocks, two arenas to a port
   static constexpr uint32_t rows = 48;
@@ -26,10 +33,16 @@ struct Replaying : Streaming {  // several blocks, two arenas to a port
   static constexpr uint32_t weight_ports = 2;
   static constexpr uint32_t arrays = 2;
 };
+struct ReplayingInTurn : Replaying {  // three arrays to the only port, four arenas
+  static constexpr uint32_t weight_ports = 1;
+  static constexpr uint32_t arrays = 3;
+  static constexpr uint32_t output_parallel = 1;
+};
+template <uint32_t Tokens, uint32_t Rows, uint32_t Inputs>
 struct Array {
-  static constexpr uint32_t token_parallel = 4;
-  static constexpr uint32_t row_parallel = 16;
-  static constexpr uint32_t input_parallel = 2;
+  static constexpr uint32_t token_parallel = Tokens;
+  static constexpr uint32_t row_parallel = Rows;
+  static constexpr uint32_t input_parallel = Inputs;
 };
 
 // A matrix as numbers, and its tiles as docs/weight-layout.md lays them out.
@@ -101,7 +114,7 @@ Word tile_word(const Matrix& m, uint32_t tile, uint32_t w) {
   return word;
 }
 
-template <typename K>
+template <typename K, typename A>
 void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t inputs,
               Precision precision) {
   const Matrix m = random_matrix(random, outputs, inputs, precision);
@@ -149,19 +162,32 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
     }
   }
 
-  Fifo<Word, 1> activations[K::weight_ports];
-  Fifo<Word, 1> parameters[K::weight_ports];
-  Fifo<TileSums, 1> sums[K::weight_ports];
+  Fifo<Word, 1> activations[K::arrays];
+  Fifo<Word, 1> q_sums[K::arrays];
+  Fifo<Word, 1> parameters[K::weight_ports][PortShare<K>::arrays];
+  Fifo<TileSums, 1> sums[K::arrays];
   Fifo<TileValues, 1> tiles("tiles");
-  feed_activations<K, kInputs>(stage, quantized, activations);
+  feed_activations<K, kInputs>(stage, quantized, activations, q_sums);
   for (uint32_t port = 0; port < K::weight_ports; ++port) {
-    Fifo<Word, 1> loaded("loaded");
-    Fifo<Word, 1> words("words");
-    load_tiles<K>(arenas, port, stage, parameters[port], loaded);
-    replay_tiles<K, kTileWords>(port, stage, loaded, words);
-    multiply_tiles<K, Array, kInputs>(port, stage, words, activations[port], sums[port]);
-    EXPECT_TRUE(words.empty());
-    EXPECT_TRUE(activations[port].empty());
+    Fifo<Word, 1> multipliers[PortShare<K>::arrays];
+    Fifo<Word, 1> loaded[PortShare<K>::arrays];
+    load_tiles<K>(arenas_of_port<K>(arenas, port), port, stage, parameters[port], multipliers,
+                  loaded);
+    for (uint32_t slot = 0; slot < PortShare<K>::arrays; ++slot) {
+      const uint32_t array = port + slot * K::weight_ports;
+      Fifo<Word, 1> words("words");
+      Fifo<GroupSums<A>, 1> group_sums("group_sums");
+      replay_tiles<K, kPlaneWords>(array, stage, loaded[slot], words);
+      multiply_tiles<K, A>(array, stage, words, activations[array], group_sums);
+      fold_groups<K, A, kInputs>(array, stage, group_sums, q_sums[array], multipliers[slot],
+                                 sums[array]);
+      EXPECT_TRUE(loaded[slot].empty());
+      EXPECT_TRUE(words.empty());
+      EXPECT_TRUE(activations[array].empty());
+      EXPECT_TRUE(q_sums[array].empty());
+      EXPECT_TRUE(multipliers[slot].empty());
+      EXPECT_TRUE(group_sums.empty());
+    }
   }
   dequantize<K>(stage, parameters, sums, scales, tiles);
 
@@ -189,7 +215,7 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
   EXPECT_TRUE(tiles.empty());
 }
 
-template <typename K>
+template <typename K, typename A>
 void run_precisions(uint32_t seed, const std::vector<uint32_t>& row_counts) {
   std::mt19937 random(seed);
   for (uint32_t bits = 0; bits < 16; ++bits) {
@@ -199,15 +225,29 @@ void run_precisions(uint32_t seed, const std::vector<uint32_t>& row_counts) {
       const uint32_t rows = row_counts[random() % row_counts.size()];
       SCOPED_TRACE(std::to_string(outputs) + " x " + std::to_string(inputs) + ", rows " +
                    std::to_string(rows) + ", precision " + std::to_string(precision.encode()));
-      run_case<K>(random, rows, outputs, inputs, precision);
+      run_case<K, A>(random, rows, outputs, inputs, precision);
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }
 
-TEST(Linear, StreamsTilesPastOneBlock) { run_precisions<Streaming>(1, {1, 2, 5, 15, 16}); }
+TEST(Linear, StreamsTilesPastOneBlock) {
+  run_precisions<Streaming, Array<4, 16, 1>>(1, {1, 2, 5, 15, 16});
+}
 
-TEST(Linear, ReplaysTilesForEveryBlock) { run_precisions<Replaying>(2, {1, 16, 17, 31, 33, 48}); }
+TEST(Linear, OneRowAtATime) { run_precisions<Streaming, Array<1, 32, 2>>(2, {1, 2, 16}); }
+
+TEST(Linear, DealsTilesToTheArraysOfAPort) {
+  run_precisions<Sharing, Array<2, 8, 1>>(3, {1, 2, 5, 15, 16});
+}
+
+TEST(Linear, ReplaysTilesForEveryBlock) {
+  run_precisions<Replaying, Array<8, 32, 4>>(4, {1, 16, 17, 31, 33, 48});
+}
+
+TEST(Linear, LoadsTheTilesOfArraysInTurn) {
+  run_precisions<ReplayingInTurn, Array<16, 32, 4>>(5, {1, 16, 17, 31, 33, 48});
+}
 
 TEST(Linear, ForwardsTilesUnchanged) {
   Stage stage = {};
@@ -216,7 +256,7 @@ TEST(Linear, ForwardsTilesUnchanged) {
   stage.tiles = 4;
   stage.precision = Precision{2, 1, true, true}.encode();
   const TileLayout layout = stage.tile();
-  const uint32_t words = 2 * (layout.words() - layout.multipliers());  // port 0 of 3: tiles 0, 3
+  const uint32_t words = 2 * (layout.words() - layout.planes());  // array 0 of 3: tiles 0, 3
   Fifo<Word, 1> in("in");
   Fifo<Word, 1> out("out");
   for (uint32_t w = 0; w < words; ++w) {

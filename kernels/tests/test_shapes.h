@@ -28,19 +28,21 @@ struct SmallDecode : SmallMaxima {
   static constexpr uint32_t attention_rows = 1;
   static constexpr uint32_t head_parallel = 2;
   static constexpr uint32_t kv_parallel = 16;
+  static constexpr uint32_t output_parallel = 8;
 };
 
-// Prefill: several arenas to a port, several blocks of rows, odd numbers of streams and ports.
+// Prefill: several arenas and arrays to a port, several blocks of rows, odd numbers of them.
 struct SmallPrefill : SmallMaxima {
   static constexpr uint32_t rows = 80;
   static constexpr uint32_t weight_streams = 6;
   static constexpr uint32_t weight_ports = 3;
-  static constexpr uint32_t arrays = 3;
+  static constexpr uint32_t arrays = 6;
   static constexpr uint32_t kv_streams = 4;
   static constexpr uint32_t kv_ports = 2;
   static constexpr uint32_t attention_rows = 5;
   static constexpr uint32_t head_parallel = 4;
   static constexpr uint32_t kv_parallel = 8;
+  static constexpr uint32_t output_parallel = 4;
 };
 
 struct NarrowArray {
@@ -51,7 +53,7 @@ struct NarrowArray {
 
 struct WideArray {
   static constexpr uint32_t token_parallel = 8;
-  static constexpr uint32_t row_parallel = 24;
+  static constexpr uint32_t row_parallel = 16;
   static constexpr uint32_t input_parallel = 1;
 };
 

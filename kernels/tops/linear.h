@@ -29,60 +29,74 @@ struct LinearLimits {
   static constexpr uint32_t all = larger(attention, whole_groups(K::ffn));
 };
 
-// Words of the largest tile behind its parameters: multipliers and two planes.
-constexpr uint32_t largest_tile(uint32_t inputs) {
-  return divide_up(inputs / kGroupInputs, 2) + 2 * (inputs / kInputsPerWord);
-}
-
-// A port's weights on their way to its array: straight, or kept and replayed where a launch may
-// have more rows than one block.
+// Planes of an array's weights on their way to it: straight, or kept and replayed where a launch
+// may have more rows than one block.
 template <typename K, uint32_t Inputs, bool Replayed>
 struct TilePath {
-  static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
-    replay_tiles<K, largest_tile(Inputs)>(port, stage, in, out);
+  static void run(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+    replay_tiles<K, 2 * (Inputs / kInputsPerWord)>(array, stage, in, out);
   }
 };
 template <typename K, uint32_t Inputs>
 struct TilePath<K, Inputs, false> {
-  static void run(uint32_t port, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
-    forward_tiles<K>(port, stage, in, out);
+  static void run(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+    forward_tiles<K>(array, stage, in, out);
   }
 };
 
-// A matrix times rows of floats: quantised rows stay on chip, weights pass by once, and one array
-// per port multiplies them. Tiles leave in TileOrder.
+// A matrix times rows of floats: quantised rows stay on chip, weights pass by once, and each tile
+// is multiplied by one of the arrays. Tiles leave in TileOrder.
 //   K       shape
 //   A       array
 //   Inputs  most inputs of its matrices: sizes the memories
+// Streams hold what lets the arrays run on while others catch up: the multipliers of a tile, the
+// sums of a block of rows, the group sums of a block.
 template <typename K, typename A, uint32_t Inputs>
 void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage, Stream<Word>& rows,
                      Stream<TileValues>& tiles) {
+  constexpr uint32_t kArrays = PortShare<K>::arrays;  // of a port; array a is on port a mod ports
   HLS_DATAFLOW("multiply_matrix");
   Fifo<Word, 32> quantized("quantized");
   Fifo<AsymmetricScale, 4> scales("scales");
-  Fifo<Word, 64> activations[K::weight_ports];
-  Fifo<Word, 8> parameters[K::weight_ports];
-  Fifo<Word, 64> loaded[K::weight_ports];
-  Fifo<Word, 16> words[K::weight_ports];
-  Fifo<TileSums, 4> sums[K::weight_ports];
-  name_streams(activations, "activations");
-  name_streams(parameters, "parameters");
-  name_streams(loaded, "loaded");
+  Fifo<Word, 16> parameters[K::weight_ports][kArrays];
+  Fifo<Word, divide_up(Inputs / kGroupInputs, 2)> multipliers[K::weight_ports][kArrays];
+  Fifo<Word, 64> loaded[K::weight_ports][kArrays];
+  Fifo<Word, 16> words[K::arrays];
+  Fifo<Word, 64> activations[K::arrays];
+  Fifo<Word, 4> q_sums[K::arrays];
+  Fifo<GroupSums<A>, ArraySteps<A>::steps + 1> group_sums[K::arrays];
+  Fifo<TileSums, kBlockRows> sums[K::arrays];
   name_streams(words, "words");
+  name_streams(activations, "activations");
+  name_streams(q_sums, "q_sums");
+  name_streams(group_sums, "group_sums");
   name_streams(sums, "sums");
 
   HLS_TASK(quantize_rows<Inputs>(stage.rows, stage.inputs,
                                  Precision::decode(stage.precision).levels(), rows, scales,
                                  quantized));
-  HLS_TASK(feed_activations<K, Inputs>(stage, quantized, activations));
+  HLS_TASK(feed_activations<K, Inputs>(stage, quantized, activations, q_sums));
   HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::weight_ports; ++port) {
     HLS_UNROLL
-    HLS_TASK_AT(port, load_tiles<K>(weights, port, stage, parameters[port], loaded[port]));
-    HLS_TASK_AT(port, TilePath<K, Inputs, (K::rows > kBlockRows)>::run(port, stage, loaded[port],
-                                                                       words[port]));
-    HLS_TASK_AT(port, multiply_tiles<K, A, Inputs>(port, stage, words[port], activations[port],
-                                                   sums[port]));
+    name_streams(parameters[port], "parameters");
+    name_streams(multipliers[port], "multipliers");
+    name_streams(loaded[port], "loaded");
+    HLS_TASK_AT(port, load_tiles<K>(arenas_of_port<K>(weights, port), port, stage, parameters[port],
+                                    multipliers[port], loaded[port]));
+  }
+  HLS_UNROLL_AHEAD
+  for (uint32_t array = 0; array < K::arrays; ++array) {
+    HLS_UNROLL
+    HLS_TASK_AT(array, TilePath<K, Inputs, (K::rows > kBlockRows)>::run(
+                           array, stage, loaded[array % K::weight_ports][array / K::weight_ports],
+                           words[array]));
+    HLS_TASK_AT(array, multiply_tiles<K, A>(array, stage, words[array], activations[array],
+                                            group_sums[array]));
+    HLS_TASK_AT(array,
+                fold_groups<K, A, Inputs>(
+                    array, stage, group_sums[array], q_sums[array],
+                    multipliers[array % K::weight_ports][array / K::weight_ports], sums[array]));
   }
   HLS_TASK(dequantize<K>(stage, parameters, sums, scales, tiles));
   HLS_DATAFLOW_END();

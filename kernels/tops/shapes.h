@@ -25,11 +25,12 @@ struct CommonShape {
   static constexpr uint32_t vocab = Build::vocabulary;
   static constexpr uint32_t weight_streams = Build::weight_streams;
   static constexpr uint32_t weight_ports = Build::weight_ports;
-  static constexpr uint32_t arrays = Build::weight_ports;
+  static constexpr uint32_t arrays = Build::bp;
   static constexpr uint32_t kv_streams = Build::kv_streams;
   static constexpr uint32_t kv_ports = Build::kv_ports;
   static constexpr uint32_t head_parallel = Build::head_parallel;
   static constexpr uint32_t kv_parallel = Build::kv;
+  static constexpr uint32_t output_parallel = Build::outputs;
 };
 
 // Rows of one sequence that pass over its pages together in prefill.
@@ -47,23 +48,14 @@ struct DecodeShape : CommonShape<Build> {
   static constexpr uint32_t attention_rows = 1;
 };
 
-// TP rows at a time by this port's share of WP weights.
-template <typename Build, uint32_t Wp>
-struct PrefillArray {
-  static constexpr uint32_t weights = Wp / Build::weight_ports;
-  static constexpr uint32_t token_parallel = clamp_parallel(Build::tp, 16);
-  static constexpr uint32_t row_parallel = clamp_parallel(weights, kTileRows);
-  static constexpr uint32_t input_parallel = clamp_parallel(weights / kTileRows, kInputsPerWord);
-};
-
-// This port's share of BP x WP weights; more than a word times further rows.
+// TP rows of the launch times WP weights: a plane word of 128, or a part of its rows or inputs.
 template <typename Build>
-struct DecodeArray {
-  static constexpr uint32_t weights = Build::bp * Build::wp_feed_forward / Build::weight_ports;
-  static constexpr uint32_t row_parallel = clamp_parallel(weights, kTileRows);
-  static constexpr uint32_t input_parallel = clamp_parallel(weights / kTileRows, kInputsPerWord);
-  static constexpr uint32_t token_parallel =
-      clamp_parallel(weights / (kTileRows * kInputsPerWord), 16);
+struct LinearArray {
+  static_assert(Build::wp % 8 == 0 && kTileRows * kInputsPerWord % Build::wp == 0,
+                "a whole part of a plane word");
+  static constexpr uint32_t token_parallel = Build::tp;
+  static constexpr uint32_t row_parallel = Build::wp < kTileRows ? Build::wp : kTileRows;
+  static constexpr uint32_t input_parallel = Build::wp / row_parallel;
 };
 
 }  // namespace kernels

@@ -150,11 +150,24 @@ class Wrong(unittest.TestCase):
         self.assert_refused(lambda c: c["maxima"].update(batch="16"), "maxima.batch", "number")
         self.assert_refused(lambda c: c["maxima"].update(batch=True), "maxima.batch", "number")
         self.assert_refused(lambda c: c["kernels"]["decode"].update(x=1), "kernels.decode.x")
-        self.assert_refused(lambda c: c["kernels"]["decode"]["parallelism"].update(tp=8),
-                            "kernels.decode.parallelism.tp", "not a known key")
         self.assert_refused(lambda c: c["kernels"].update(sampler={}), "kernels.sampler")
         self.assert_refused(lambda c: c.update(name="other"), "name", "does not match")
         self.assert_refused(lambda c: c.update(device="u999"), "device", "u999.json")
+
+    def test_parallelism(self):
+        def refused(kernel, values, *words):
+            self.assert_refused(lambda c: c["kernels"][kernel]["parallelism"].update(values),
+                                f"kernels.{kernel}.parallelism.{next(iter(values))}", *words)
+        refused("prefill", {"tp": 12}, "12 does not divide 16")
+        refused("decode", {"tp": 32}, "32 does not divide 16")
+        refused("decode", {"wp": 96}, "96 is not one of 8, 16, 32, 64, 128")
+        refused("prefill", {"wp": 4}, "4 is not one of")
+        refused("decode", {"bp": 24}, "24 arrays are no multiple of the 16 weight ports")
+        refused("prefill", {"outputs": 5}, "5 does not divide 32")
+        refused("prefill", {"heads": 0}, "at least 1")
+        refused("prefill", {"ffn": 3}, "not a known key")
+        self.assert_refused(lambda c: c["kernels"]["decode"]["parallelism"].pop("kv"),
+                            "kernels.decode.parallelism.kv", "is missing")
 
     def test_banks(self):
         self.assert_refused(lambda c: c["banks"].update(model="HBM[32]"), "banks.model", "HBM[32]")
@@ -170,7 +183,7 @@ class Wrong(unittest.TestCase):
     def test_ports(self):
         def ports(config):
             return config["kernels"]["prefill"]["ports"]
-        self.assert_refused(lambda c: ports(c)[2].update(bundles=16), "42 AXI ports", "has 31")
+        self.assert_refused(lambda c: ports(c)[3].update(bundles=4), "33 AXI ports", "has 31")
         self.assert_refused(lambda c: ports(c)[2].update(bundles=3), "ports[2].bundles", "divide")
         self.assert_refused(lambda c: ports(c)[0]["arguments"].append("w0"), "'w0' is on two ports")
         self.assert_refused(lambda c: ports(c)[0]["arguments"].pop(), "'result' is on no port")

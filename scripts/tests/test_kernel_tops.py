@@ -52,9 +52,11 @@ class Tops(unittest.TestCase):
     def test_arenas_that_do_not_rotate_are_refused(self):
         loaded = accelerator.load_accelerator(ROOT / "configs/accelerators/u280-combined.json")
         prefill = next(kernel for kernel in loaded.kernels if kernel.name == "prefill")
-        first, second = prefill.port_of("w4"), prefill.port_of("w5")
-        first.arguments[1], second.arguments[1] = second.arguments[1], first.arguments[1]
-        with self.assertRaisesRegex(accelerator.ConfigError, "w4 is not on the port of w0"):
+        arenas = prefill.port_of("w0").arguments
+        prefill.ports += [accelerator.Port("v", 512, arenas[1:6:2] + arenas[6::2])]
+        for argument in prefill.ports[-1].arguments:
+            arenas.remove(argument)
+        with self.assertRaisesRegex(accelerator.ConfigError, "w6 is not on the port of w0"):
             kernel_tops.top(loaded, prefill)
 
     def test_lines_fit(self):
