@@ -24,8 +24,8 @@ constexpr uint32_t maximum = 6 * compare;  // 64 partial maxima to one: six roun
 constexpr uint32_t dsp = 4;  // assumed: a DSP with all its registers, product and accumulation
 constexpr uint32_t chip_read = 2;  // assumed: BRAM or URAM with an output register
 
-// Card memory: from a request to its first word. 64 is what Vitis HLS schedules an m_axi access
-// with in the Vitis kernel flow (assumed to hold for HBM at 300 MHz: 213 ns).
+// Card memory: from a request to its first word. What Vitis HLS schedules an m_axi access with in
+// the Vitis kernel flow (UG1399, -m_axi_latency=64); assumed to hold for HBM at 300 MHz (213 ns).
 constexpr uint32_t memory_read = 64;
 // From a word sent to the response that it is written. Assumed equal.
 constexpr uint32_t memory_write = 64;

@@ -12,9 +12,19 @@
 namespace flexllm {
 namespace kernels {
 
-inline Word read_word(const Word* buffer, uint32_t at) { return buffer[at]; }
+inline Word read_word(const Word* buffer, uint32_t at) {
+#if !FLEXLLM_HLS_TYPES
+  simulation::time_read(buffer + at);
+#endif
+  return buffer[at];
+}
 
-inline void write_word(Word* buffer, uint32_t at, const Word& word) { buffer[at] = word; }
+inline void write_word(Word* buffer, uint32_t at, const Word& word) {
+#if !FLEXLLM_HLS_TYPES
+  simulation::time_write(buffer + at);
+#endif
+  buffer[at] = word;
+}
 
 }  // namespace kernels
 }  // namespace flexllm

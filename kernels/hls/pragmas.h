@@ -1,7 +1,7 @@
 // The compilers' directives as macros, so that a kernel reads the same to all of them. C++14.
 //
 // Vitis wants `unroll` inside the body of a loop, Bambu and clang in front of it: a loop that must
-// be unrolled has both macros. To a plain C++ compiler they all vanish.
+// be unrolled has both macros. To a plain C++ compiler they vanish, but for those of time.
 //
 // Time is written into the source with three of them, from which a C simulation counts cycles
 // (docs/cycle-model.md):
@@ -13,6 +13,21 @@
 // A pipelined loop inside another loop is entered anew each time; where that would cost a fill each
 // time, the loops are written as one.
 #pragma once
+
+// Sources that use AMD's types: both compilers, and simulations with AMD's open headers.
+#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__) || defined(__BAMBU__) || \
+    defined(FLEXLLM_AP_TYPES)
+#define FLEXLLM_HLS_TYPES 1
+#else
+#define FLEXLLM_HLS_TYPES 0
+#endif
+
+#if FLEXLLM_HLS_TYPES
+#define HLS_TIME(call)
+#else
+#include "kernels/hls/clock.h"
+#define HLS_TIME(call) ::flexllm::kernels::simulation::call;
+#endif
 
 #define HLS_PRAGMA(text) _Pragma(#text)
 
@@ -42,7 +57,7 @@
 #define HLS_UNROLL_AHEAD
 #define HLS_UNROLL
 #define HLS_UNROLL_BY(copies)
-#define HLS_PIPELINE(interval)
+#define HLS_PIPELINE(interval) HLS_TIME(advance(interval))
 #define HLS_PARTITION(array, dimension)
 #define HLS_URAM(array)
 #define HLS_TRIPS(least, most)
@@ -50,13 +65,5 @@
 #define HLS_CONTROL_PORT
 #endif
 
-#define HLS_DEPTH(cycles)
-#define HLS_LATENCY(cycles)
-
-// Sources that use AMD's types: both compilers, and simulations with AMD's open headers.
-#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__) || defined(__BAMBU__) || \
-    defined(FLEXLLM_AP_TYPES)
-#define FLEXLLM_HLS_TYPES 1
-#else
-#define FLEXLLM_HLS_TYPES 0
-#endif
+#define HLS_DEPTH(cycles) HLS_TIME(set_depth(cycles))
+#define HLS_LATENCY(cycles) HLS_TIME(advance(cycles))

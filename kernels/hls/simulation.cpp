@@ -97,13 +97,28 @@ void* TaskThread::run(void* task) {
   return nullptr;
 }
 
-Scope::Scope(const Options& options) : saved_(current_options) { current_options = options; }
-Scope::~Scope() { current_options = saved_; }
+Scope::Scope(const Options& options) : saved_(current_options), saved_clock_(current_clock) {
+  if (options.timeline != nullptr && options.mode != Mode::concurrent) {
+    throw Error("only concurrent mode keeps time");
+  }
+  if (current_region != nullptr || current_task != nullptr) {
+    if (options.timeline != saved_.timeline) throw Error("another timeline inside a region");
+  } else {
+    current_clock = options.timeline != nullptr ? &options.timeline->root_ : nullptr;
+  }
+  current_options = options;
+}
+
+Scope::~Scope() {
+  current_options = saved_;
+  current_clock = saved_clock_;
+}
 
 StreamBase::StreamBase(const char* name, size_t depth) : depth_(depth), name_(name) {
   Region* region = current_region;
   if (region == nullptr) return;
   bounded_ = region->options_.mode == Mode::concurrent;
+  if (region->timed()) time_ = std::make_unique<StreamTime>(depth, power_of_two(depth));
   region->streams_.push_back(this);
 }
 
@@ -175,8 +190,13 @@ Region::Region(const char* name)
       options_(current_options),
       outer_(current_region),
       opener_(current_task),
+      opener_clock_(current_clock),
       run_(opener_ != nullptr ? opener_->region->run_ : std::make_shared<Run>()) {
   current_region = this;
+  if (timed()) {
+    opener_clock_->drain();
+    begin_ = opener_clock_->now;
+  }
   const std::lock_guard<std::mutex> lock(run_->mutex);
   run_->regions.push_back(&tasks_);
 }
@@ -208,6 +228,13 @@ void Region::start(const char* call, int index, std::function<void()> body) {
     ++unfinished_;
   }
   task->body = std::move(body);
+  if (timed()) {
+    TaskClock& clock = task->clock;
+    clock.begin = clock.now = begin_ + latency::region_start;
+    clock.opener = opener_clock_;
+    clock.name = task->name.c_str();
+    clock.timeline = options_.timeline;
+  }
   if (!task->thread.start(*task)) {
     const std::lock_guard<std::mutex> lock(run_->mutex);
     --run_->active;
@@ -220,6 +247,7 @@ void Region::run_task(Task& task) {
   const twin::FlushDenormals float_mode;
   current_options = options_;
   current_task = &task;
+  if (timed()) current_clock = &task.clock;
   std::exception_ptr error;
   try {
     task.body();
@@ -271,6 +299,34 @@ void Region::finish() {
     std::rethrow_exception(run_->error);
   }
   if (!left.empty()) throw Error(left);
+  if (timed()) record_time();
+}
+
+// Once all tasks have ended: their times, and that of the region to its opener.
+void Region::record_time() {
+  RegionRun run;
+  run.region = name_;
+  run.opener = opener_clock_->name;
+  for (const TaskClock* at = opener_clock_->opener; at != nullptr; at = at->opener) ++run.level;
+  run.begin = begin_;
+  run.end = begin_ + latency::region_start;
+  for (Task& task : tasks_) {
+    TaskClock& clock = task.clock;
+    clock.drain();
+    run.end = std::max(run.end, clock.now);
+    run.tasks.push_back({name_, task.name, 1, clock.now - clock.begin, clock.waited_to_read,
+                         clock.waited_to_write, clock.waited_for_memory, clock.in_regions});
+  }
+  run.end += latency::region_end;
+  for (const StreamBase* stream : streams_) {
+    const StreamTime& time = *stream->time_;
+    run.streams.push_back({name_, stream->name(), time.writer(), time.reader(), stream->depth_,
+                           time.most_held(), stream->read_.load(), time.reader_waited(),
+                           time.writer_waited()});
+  }
+  opener_clock_->in_regions += run.end - run.begin;
+  opener_clock_->now = run.end;
+  options_.timeline->record(std::move(run));
 }
 
 void Region::join() {
@@ -279,6 +335,7 @@ void Region::join() {
 
 // Takes the region out of the run.
 void Region::close() {
+  if (timed()) options_.timeline->release(*opener_clock_);
   const std::lock_guard<std::mutex> lock(run_->mutex);
   auto& regions = run_->regions;
   regions.erase(std::find(regions.begin(), regions.end(), &tasks_));

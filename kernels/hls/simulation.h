@@ -7,6 +7,8 @@
 // stream and elements left over at the end of a region are Errors. A stream outside any region
 // behaves as in sequential mode, which is how a testbench drives one module.
 //
+// With a Timeline, concurrent mode also keeps virtual time (timeline.h, stream_time.h).
+//
 // A region belongs to the thread that made it; tasks may open regions of their own. All threads
 // hold twin::FlushDenormals.
 #pragma once
@@ -26,6 +28,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/hls/clock.h"
+#include "kernels/hls/stream_time.h"
+#include "kernels/hls/timeline.h"
+
 namespace flexllm::kernels::simulation {
 
 // A mistake in the design that was simulated: deadlock, starved or overfull stream.
@@ -38,10 +44,12 @@ enum class Mode { concurrent, sequential };
 
 struct Options {
   Mode mode = Mode::concurrent;
-  double stall_seconds = 5.0;  // all tasks blocked for this long: the run is stuck
+  double stall_seconds = 5.0;    // all tasks blocked for this long: the run is stuck
+  Timeline* timeline = nullptr;  // concurrent mode: keeps the time
 };
 
-// Options of the regions that this thread and the tasks below it open, while it lives.
+// Options of the regions that this thread and the tasks below it open, while it lives. An Error: a
+// timeline in sequential mode, or another timeline inside a region.
 class Scope {
  public:
   explicit Scope(const Options& options);
@@ -51,6 +59,7 @@ class Scope {
 
  private:
   Options saved_;
+  TaskClock* saved_clock_;
 };
 
 class Region;
@@ -77,6 +86,7 @@ struct Task {
   Region* region = nullptr;
   std::function<void()> body;
   TaskThread thread;
+  TaskClock clock;                         // of a timed run
   const StreamBase* blocked_on = nullptr;  // guarded by the run, as is the next
   bool blocked_reading = false;
 };
@@ -100,6 +110,12 @@ class StreamBase {
   StreamBase(const char* name, size_t depth);
   ~StreamBase() = default;
 
+  static size_t power_of_two(size_t at_least) {
+    size_t size = 1;
+    while (size < at_least) size *= 2;
+    return size;
+  }
+
   // Return when there is an element or a free place; throw if that can never be.
   void wait_to_read();
   void wait_to_write();
@@ -116,6 +132,7 @@ class StreamBase {
 
   bool bounded_ = false;
   size_t depth_;
+  std::unique_ptr<StreamTime> time_;            // in a timed region
   alignas(64) std::atomic<size_t> written_{0};  // elements so far; only the writer adds
   alignas(64) std::atomic<size_t> read_{0};     // likewise, only the reader
   alignas(64) std::atomic<const Task*> writer_{nullptr};
@@ -140,8 +157,9 @@ class Stream : public StreamBase {
   T read() {
     claim(reader_, "reader");
     if (size() == 0) wait_to_read();
-    const size_t at = read_.load(std::memory_order_relaxed) & (slots_.size() - 1);
-    const T value = slots_[at];
+    const size_t n = read_.load(std::memory_order_relaxed);
+    const T value = slots_[n & (slots_.size() - 1)];
+    if (time_) time_->read(*current_clock, n);
     after_read();
     return value;
   }
@@ -155,7 +173,9 @@ class Stream : public StreamBase {
         grow();
       }
     }
-    slots_[written_.load(std::memory_order_relaxed) & (slots_.size() - 1)] = value;
+    const size_t n = written_.load(std::memory_order_relaxed);
+    slots_[n & (slots_.size() - 1)] = value;
+    if (time_) time_->write(*current_clock, n);
     after_write();
   }
 
@@ -164,12 +184,6 @@ class Stream : public StreamBase {
   ~Stream() = default;
 
  private:
-  static size_t power_of_two(size_t at_least) {
-    size_t size = 1;
-    while (size < at_least) size *= 2;
-    return size;
-  }
-
   // Unbounded streams: twice the room, elements at the same running numbers.
   void grow() {
     std::vector<T> larger(slots_.size() * 2);
@@ -220,15 +234,19 @@ class Region {
   void join();
   void close();
   std::string leftovers() const;
+  bool timed() const { return options_.timeline != nullptr; }
+  void record_time();
 
   const std::string name_;
   const Options options_;
-  Region* const outer_;  // of this thread
-  Task* const opener_;   // the task that opened it, if any
+  Region* const outer_;            // of this thread
+  Task* const opener_;             // the task that opened it, if any
+  TaskClock* const opener_clock_;  // of a timed run
   std::shared_ptr<Run> run_;
   std::vector<StreamBase*> streams_;
   std::deque<Task> tasks_;
   size_t unfinished_ = 0;  // guarded by the run
+  uint64_t begin_ = 0;     // of a timed run
   bool open_ = true;
 };
 
