@@ -1,8 +1,10 @@
-// Testbenches of the KV pages and of attention: records written, pages walked, outputs against the
-// plain formula of docs/numerics.md, section 5.
-#include "kernels/modules/attention.h"
-#include "kernels/modules/pages.h"
-#include "kernels/tests/module_bench.h"
+// Testbenches of the KV pages and of attention: records written, queries quantised, pages planned,
+// outputs against the plain formula of docs/numerics.md, section 5.
+#include <algorithm>
+
+#include "kernels/hls/simulation.h"
+#include "kernels/tests/attention_bench.h"
+#include "kernels/tops/attention.h"
 
 namespace flexllm::kernels {
 namespace {
@@ -21,31 +23,13 @@ struct Shape {
 };
 
 constexpr uint32_t kPages = 9;
-constexpr uint32_t kLayers = 2;
-constexpr uint32_t kLayer = 1;  // the one that is written and read
-
-ModelInfo model_info(uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t levels) {
-  ModelInfo info = {};
-  info.layers = kLayers;
-  info.heads = heads;
-  info.kv_heads = kv_heads;
-  info.head_dim = head_dim;
-  info.inv_sqrt_head_dim = 0.004f;  // flat enough that many tokens count
-  info.probability_levels = levels;
-  return info;
-}
-
 // Arenas full of bytes that are no record: not-a-number as scales.
 struct Memory {
   explicit Memory(const KvLayout& kv)
       : words(Shape::kv_streams,
-              std::vector<Word>(divide_up(kPages, Shape::kv_streams) * kv.page_words(), noise())) {
+              std::vector<Word>(divide_up(kPages, Shape::kv_streams) * kv.page_words(),
+                                noise_word())) {
     for (uint32_t s = 0; s < Shape::kv_streams; ++s) arenas.at[s] = words[s].data();
-  }
-  static Word noise() {
-    Word word = zero_word();
-    for (uint32_t lane = 0; lane < kFieldsPerWord; ++lane) set_lane(word, lane, 0x7fc00000u);
-    return word;
   }
   const Word& at(uint32_t page, uint32_t word, const KvLayout& kv) const {
     return words[page % Shape::kv_streams][page / Shape::kv_streams * kv.page_words() + word];
@@ -94,17 +78,6 @@ TokenRecord random_token(std::mt19937& random, const ModelInfo& info) {
   return token;
 }
 
-float scale_of(const Floats& x) {
-  float largest = 0.0f;
-  for (const float value : x) largest = std::max(largest, abs_of(value));
-  return largest / 127.0f;
-}
-
-int32_t quantized(const Floats& x, uint32_t i) {
-  const float s = scale_of(x);
-  return quantize_signed(x[i] * (s > 0.0f ? 1.0f / s : 0.0f));
-}
-
 RowInfo row_at(uint32_t position, uint32_t page) {
   RowInfo row = {};
   row.position = position;
@@ -151,106 +124,33 @@ TEST(WritePages, MakesTheRecordsOfTheLayout) {
   }
 }
 
-// Output of one query head over the first `count` tokens, by the plain formula.
-Floats reference_attention(const ModelInfo& info, const std::vector<TokenRecord>& tokens,
-                           uint32_t count, const Floats& q, uint32_t kv_head) {
-  const float f = scale_of(q) * info.inv_sqrt_head_dim;
-  const auto levels = static_cast<float>(info.probability_levels);
-  Floats a(count);
-  float m = -kInfinity;
-  float largest_scale = 0.0f;
-  for (uint32_t t = 0; t < count; ++t) {
-    int32_t dot = 0;
-    for (uint32_t i = 0; i < info.head_dim; ++i) {
-      dot += quantized(q, i) * quantized(tokens[t].k[kv_head], i);
-    }
-    const float step = f * scale_of(tokens[t].k[kv_head]);
-    a[t] = static_cast<float>(dot) * step;
-    m = std::max(m, a[t]);
-    largest_scale = std::max(largest_scale, scale_of(tokens[t].v[kv_head]));
+template <typename K>
+void expect_plain_attention(const ModelInfo& info, const Rows& given, std::mt19937& random) {
+  uint32_t last_page = 0;
+  for (const auto& pages : given.pages) {
+    for (const uint32_t page : pages) last_page = std::max(last_page, page);
   }
-  const float inverse = largest_scale > 0.0f ? 1.0f / largest_scale : 0.0f;
-  int64_t denominator = 0;
-  std::vector<int64_t> sums(info.head_dim, 0);
-  for (uint32_t t = 0; t < count; ++t) {
-    const float e = exp_nonpositive(a[t] - m);
-    denominator += quantize_unsigned(e * levels, levels);
-    const float ratio = scale_of(tokens[t].v[kv_head]) * inverse;
-    const float weighted = e * ratio;
-    const int64_t n = quantize_unsigned(weighted * levels, levels);
-    for (uint32_t i = 0; i < info.head_dim; ++i) {
-      sums[i] += n * quantized(tokens[t].v[kv_head], i);
+  Pages<K> memory(info.kv(), last_page + 1);
+  std::vector<std::vector<Token>> tokens(given.pages.size());
+  for (const auto& [s, position] : given.rows) {
+    while (tokens[s].size() <= position) {
+      const auto t = static_cast<uint32_t>(tokens[s].size());
+      tokens[s].push_back(random_record(random, info));
+      memory.write(given.pages[s][t / kPageTokens], t % kPageTokens, tokens[s].back());
     }
   }
-  const float factor = largest_scale / static_cast<float>(denominator);
-  Floats out(info.head_dim);
-  for (uint32_t i = 0; i < info.head_dim; ++i) out[i] = static_cast<float>(sums[i]) * factor;
-  return out;
-}
-
-// A sequence of 70 tokens over pages 7, 0, 3 and one of 5 tokens on page 6.
-void run_attention_case(const ModelInfo& info, std::mt19937& random) {
-  const KvLayout kv = info.kv();
-  Memory memory(kv);
-  const std::vector<std::vector<uint32_t>> pages = {{7, 0, 3}, {6}};
-  const uint32_t lengths[] = {70, 5};
-  std::vector<std::vector<TokenRecord>> tokens(2);
-  for (uint32_t s = 0; s < 2; ++s) {
-    for (uint32_t t = 0; t < lengths[s]; ++t) {
-      tokens[s].push_back(random_token(random, info));
-      write_tokens(info, {row_at(t, pages[s][t / kPageTokens])}, {tokens[s].back()}, memory);
-    }
-  }
-  // Rows: runs of one sequence longer than a block, gaps in the positions, page edges.
-  const std::vector<std::pair<uint32_t, uint32_t>> rows = {
-      {0, 0}, {0, 31}, {0, 32}, {0, 33}, {1, 4}, {0, 63}, {0, 64}, {1, 0}, {0, 69}};
-  LaunchInfo launch = {};
-  launch.rows = static_cast<uint32_t>(rows.size());
-  launch.row_table = 1;
-  launch.page_tables = launch.row_table + launch.rows;
-  launch.page_table_stride = 2;
-  std::vector<Word> desc(launch.page_tables + 4, zero_word());
-  for (uint32_t r = 0; r < launch.rows; ++r) {
-    set_lane(desc[launch.row_table + r], row_field::sequence, rows[r].first);
-    set_lane(desc[launch.row_table + r], row_field::position, rows[r].second);
-  }
-  for (uint32_t s = 0; s < 2; ++s) {
-    for (uint32_t i = 0; i < pages[s].size(); ++i) {
-      set_lane(desc[launch.page_tables + 2 * s], i, pages[s][i]);
-    }
-  }
-
-  Fifo<QueryBlock<Shape::attention_rows>, 1> blocks[kBlockReaders];
-  Fifo<PageRequest, 1> requests[Shape::kv_ports];
-  Fifo<PageRequest, 1> order("order");
-  Fifo<Word, 1> page_words[Shape::kv_ports];
+  LaunchInfo launch;
+  const std::vector<Word> desc = given.descriptor(launch);
   Fifo<Word, 1> queries("queries");
-  Fifo<Word, 1> query_words("query_words");
-  Fifo<PerHead<Shape::heads>, 1> query_factors("query_factors");
-  Fifo<Word, 1> key_scales("key_scales");
-  Fifo<Word, 1> value_scales("value_scales");
-  Fifo<Word, 1> keys("keys");
-  Fifo<Word, 1> values("values");
-  Fifo<PerHead<Shape::heads>, 1> scores("scores");
-  Fifo<Numerators<Shape::heads>, 1> numerators("numerators");
-  Fifo<PerHead<Shape::heads>, 1> factors("factors");
   Fifo<Word, 1> outputs("outputs");
   std::vector<Floats> q;
   for (uint32_t r = 0; r < launch.rows; ++r) {
-    q.push_back(r == 2 ? Floats(info.attention(), 0.0f) : random_floats(random, info.attention()));
+    q.push_back(r % 7 == 2 ? Floats(info.attention(), 0.0f)
+                           : random_floats(random, info.attention()));
     send_row(q.back(), queries);
   }
-  plan_attention<Shape>(desc.data(), launch, info, kLayer, blocks, requests, order);
-  quantize_queries<Shape>(launch.rows, info, queries, query_words, query_factors);
-  for (uint32_t port = 0; port < Shape::kv_ports; ++port) {
-    load_pages<Shape>(memory.arenas, port, info, requests[port], page_words[port]);
-  }
-  merge_pages<Shape>(info, order, page_words, key_scales, value_scales, keys, values);
-  score_keys<Shape>(info, blocks[0], query_words, query_factors, key_scales, keys, scores);
-  soften_scores<Shape>(info, blocks[1], value_scales, scores, numerators, factors);
-  accumulate_values<Shape>(info, blocks[2], values, numerators, factors, outputs);
-
-  const uint32_t group = info.heads / info.kv_heads;
+  attend<K>(desc.data(), memory.arenas, launch, info, kLayer, queries, outputs);
+  EXPECT_TRUE(queries.empty());
   for (uint32_t r = 0; r < launch.rows; ++r) {
     SCOPED_TRACE("row " + std::to_string(r));
     const Floats out = receive_row(info.attention(), outputs);
@@ -259,34 +159,230 @@ void run_attention_case(const ModelInfo& info, std::mt19937& random) {
       const auto end = begin + static_cast<std::ptrdiff_t>(info.head_dim);
       const Floats query(q[r].begin() + begin, q[r].begin() + end);
       expect_same_bits(
-          reference_attention(info, tokens[rows[r].first], rows[r].second + 1, query, h / group),
+          reference_attention(info, tokens[given.rows[r].first], given.rows[r].second + 1, query,
+                              h / (info.heads / info.kv_heads)),
           Floats(out.begin() + begin, out.begin() + end));
+      if (::testing::Test::HasFatalFailure()) return;
     }
   }
   EXPECT_TRUE(outputs.empty());
-  EXPECT_TRUE(keys.empty());
-  EXPECT_TRUE(values.empty());
 }
 
-TEST(Attention, EqualsThePlainFormula) {
-  std::mt19937 random(2);
-  for (const uint32_t levels : {255u, 65535u}) {
-    run_attention_case(model_info(6, 3, 80, levels), random);
-    run_attention_case(model_info(6, 1, 16, levels), random);
-    run_attention_case(model_info(3, 3, 8, levels), random);
-    run_attention_case(model_info(4, 2, 64, levels), random);
+// One row at a time on four ports, as in decode; the scores of a page or two are kept.
+struct RowByRow {
+  static constexpr uint32_t rows = 8;
+  static constexpr uint32_t heads = 16;
+  static constexpr uint32_t kv_heads = 8;
+  static constexpr uint32_t head_dim = 64;
+  static constexpr uint32_t context = 400;
+  static constexpr uint32_t kv_streams = 4;
+  static constexpr uint32_t kv_ports = 4;
+  static constexpr uint32_t attention_rows = 1;
+  static constexpr uint32_t head_parallel = 8;
+  static constexpr uint32_t kv_parallel = 32;
+  static constexpr uint32_t score_tokens = 64;
+};
+
+// Blocks of rows on three ports with two arenas each; half of the models keep a page, half none.
+struct FewScores {
+  static constexpr uint32_t rows = 20;
+  static constexpr uint32_t heads = 8;
+  static constexpr uint32_t kv_heads = 8;
+  static constexpr uint32_t head_dim = 128;
+  static constexpr uint32_t context = 300;
+  static constexpr uint32_t kv_streams = 6;
+  static constexpr uint32_t kv_ports = 3;
+  static constexpr uint32_t attention_rows = 4;
+  static constexpr uint32_t head_parallel = 4;
+  static constexpr uint32_t kv_parallel = 16;
+  static constexpr uint32_t score_tokens = 32;
+};
+
+// One port, lanes that share nothing, whole words.
+struct OddLanes {
+  static constexpr uint32_t rows = 10;
+  static constexpr uint32_t heads = 7;
+  static constexpr uint32_t kv_heads = 7;
+  static constexpr uint32_t head_dim = 96;
+  static constexpr uint32_t context = 200;
+  static constexpr uint32_t kv_streams = 2;
+  static constexpr uint32_t kv_ports = 1;
+  static constexpr uint32_t attention_rows = 8;
+  static constexpr uint32_t head_parallel = 3;
+  static constexpr uint32_t kv_parallel = 64;
+};
+
+template <typename K>
+void random_attention(uint32_t first_seed, uint32_t cases) {
+  for (uint32_t seed = first_seed; seed < first_seed + cases; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 random(seed);
+    const uint32_t kv_heads = 1 + below(random, K::kv_heads);
+    const uint32_t heads = kv_heads * (1 + below(random, K::heads / kv_heads));
+    const uint32_t head_dim =
+        below(random, 4) == 0 ? K::head_dim : 8 * (1 + below(random, K::head_dim / 8));
+    const ModelInfo info =
+        model_info(heads, kv_heads, head_dim, below(random, 2) == 0 ? 255 : 65535);
+    expect_plain_attention<K>(info, random_rows<K>(random), random);
+    if (::testing::Test::HasFailure()) return;
   }
 }
 
-TEST(DotBytes, MultipliesTheExtremes) {
-  Word a = zero_word();
-  Word b = zero_word();
+void random_shapes(uint32_t cases) {
+  random_attention<Shape>(100, cases);
+  random_attention<RowByRow>(200, cases);
+  random_attention<FewScores>(300, cases);
+  random_attention<OddLanes>(400, cases);
+}
+
+TEST(Attention, EqualsThePlainFormulaInConcurrentMode) { random_shapes(12); }
+
+TEST(Attention, EqualsThePlainFormulaInSequentialMode) {
+  const simulation::Scope scope({.mode = simulation::Mode::sequential});
+  random_shapes(12);
+}
+
+// Blocks of two sequences in turn, with gaps in the positions, at page edges, on one port and on
+// all, shorter and longer than the scores that are kept.
+TEST(Attention, TakesBlocksBeyondTheScoreMemory) {
+  std::mt19937 random(5);
+  const Rows given = {
+      {{0, 0}, {0, 31}, {0, 32}, {0, 33}, {1, 4}, {0, 250}, {1, 5}, {1, 223}, {0, 260}, {0, 261}},
+      {{7, 0, 3, 2, 1, 4, 6, 5, 9}, {12, 24, 36, 48, 60, 72, 84}}};
+  for (const uint32_t heads : {8u, 4u}) {  // a lane in two idles, or none
+    expect_plain_attention<FewScores>(model_info(heads, heads == 8 ? 8 : 2, 64, 65535), given,
+                                      random);
+    expect_plain_attention<RowByRow>(model_info(heads, heads == 8 ? 8 : 2, 64, 255),
+                                     Rows{{{0, 250}, {1, 5}, {0, 260}, {1, 223}}, given.pages},
+                                     random);
+  }
+}
+
+// What plan_attention tells one port's loader and its tasks.
+template <typename K>
+struct Plan {
+  typedef PageCommand<K::attention_rows> Command;
+  Plan(const ModelInfo& info, const Rows& given) {
+    LaunchInfo launch;
+    const std::vector<Word> desc = given.descriptor(launch);
+    plan_attention<K>(desc.data(), launch, info, kLayer, requests, scored, softened, summed,
+                      combined, gathered);
+  }
+  Fifo<PageRequest, 1> requests[K::kv_ports];
+  Fifo<Command, 1> scored[K::kv_ports];
+  Fifo<Command, 1> softened[K::kv_ports];
+  Fifo<Command, 1> summed[K::kv_ports];
+  Fifo<uint32_t, 1> combined;
+  Fifo<uint32_t, 1> gathered;
+};
+
+// The requests of a port as letters: k keys, v values.
+std::string letters(Stream<PageRequest>& requests) {
+  std::string text;
+  for (PageRequest page = requests.read(); !page.last; page = requests.read()) {
+    text += page.values ? 'v' : 'k';
+  }
+  return text;
+}
+
+TEST(Plan, ReadsPagesOnceAndInTurns) {
+  // Heads fill the lanes: two pages of a block are kept on each port.
+  const ModelInfo info = model_info(16, 8, 64, 255);
+  const Rows given = {{{0, 255}, {0, 257}, {1, 100}},
+                      {{0, 1, 2, 3, 4, 5, 6, 7, 8}, {9, 13, 10, 14}}};
+  Plan<RowByRow> plan(info, given);
+  // Port 0: pages 0 and 4 of the first block; of the second also 8, which is one too many.
+  EXPECT_EQ(letters(plan.requests[0]), "kkkvkvkvvkv");
+  // Port 1: pages 1 and 5 of both blocks in turns, behind them the third block: 9 and 13.
+  EXPECT_EQ(letters(plan.requests[1]), "kkkvkvvvkkvv");
+  EXPECT_EQ(letters(plan.requests[2]), "kkkvkvvvkkvv");
+  EXPECT_EQ(letters(plan.requests[3]), "kkkvkvvv");
+}
+
+TEST(TokenWalk, TakesTheCyclesOfTheLongerOfLoadAndWork) {
+  typedef PageCommand<FewScores::attention_rows> Command;
+  struct Case {
+    uint32_t words, steps, parts, cycles;
+  };
+  // Positions 3 and 40 and a page of 5 tokens, the first four of which both rows see.
+  for (const Case& c : {Case{2, 3, 4, 4 * 24 + 12}, Case{30, 3, 4, 5 * 30}, Case{1, 1, 1, 5 * 4}}) {
+    Fifo<Command, 1> pages("pages");
+    const Command block = {kBeginBlock, false, 2, 0, 0, {3, 40}};
+    pages.write(Command{kPage, true, 0, 0, 3, {}});
+    pages.write(Command{kPage, true, 0, 3, 2, {}});
+    pages.write(Command{kEndOfPass, false, 0, 0, 0, {}});
+    TokenWalk<FewScores> walk;
+    walk.words = c.words;
+    walk.steps = c.steps;
+    walk.parts = c.parts;
+    walk.begin(pages);
+    uint32_t cycles = 0;
+    uint32_t loaded = 0;
+    uint32_t worked = 0;
+    while (walk.busy()) {
+      ++cycles;
+      loaded += walk.loads() ? 1 : 0;
+      worked += walk.works() ? 1 : 0;
+      walk.advance(block, pages);
+    }
+    EXPECT_EQ(loaded, 5 * c.words);
+    EXPECT_EQ(worked, 9 * c.steps * c.parts);
+    // The last token has no load beside it, the first no work.
+    const uint32_t last = std::max(c.steps * c.parts, kTokenCycles);
+    const uint32_t longest = std::max({c.words, c.steps * c.parts, kTokenCycles});
+    EXPECT_EQ(cycles, c.words + c.cycles - longest + last);
+    EXPECT_TRUE(pages.empty());
+  }
+}
+
+TEST(QuantizeQueries, MakesTheWordsOfTheFormula) {
+  std::mt19937 random(6);
+  for (const uint32_t head_dim : {8u, 16u, 24u, 64u, 72u, 80u}) {
+    SCOPED_TRACE(head_dim);
+    const ModelInfo info = model_info(5, 1, head_dim, 255);
+    Fifo<Word, 1> in("in");
+    Fifo<Word, 1> words[Shape::kv_ports];
+    Fifo<float, 1> factors[Shape::kv_ports];
+    std::vector<Floats> rows = {random_floats(random, info.attention()),
+                                random_floats(random, info.attention())};
+    std::fill_n(rows[0].begin() + head_dim, head_dim, 0.0f);
+    for (const Floats& row : rows) send_row(row, in);
+    quantize_queries<Shape>(2, info, in, words, factors);
+    for (const Floats& row : rows) {
+      for (uint32_t h = 0; h < info.heads; ++h) {
+        const auto begin = row.begin() + static_cast<std::ptrdiff_t>(h * head_dim);
+        const Floats head(begin, begin + static_cast<std::ptrdiff_t>(head_dim));
+        for (uint32_t port = 0; port < Shape::kv_ports; ++port) {
+          ASSERT_EQ(factors[port].read(), scale_of(head) * info.inv_sqrt_head_dim);
+          for (uint32_t w = 0; w < info.kv().head_words(); ++w) {
+            const Word word = words[port].read();
+            for (uint32_t i = 0; i < kWordBytes; ++i) {
+              const uint32_t at = w * kWordBytes + i;
+              ASSERT_EQ(get_signed_byte(word, i), at < head_dim ? quantized(head, at) : 0);
+            }
+          }
+        }
+      }
+    }
+    EXPECT_TRUE(words[0].empty());
+    EXPECT_TRUE(factors[1].empty());
+  }
+}
+
+TEST(SharedDot, MultipliesTheExtremes) {
+  Word query[2] = {zero_word(), zero_word()};
+  Word key = zero_word();
   for (uint32_t i = 0; i < kBytesPerWord; ++i) {
-    set_byte(a, i, 0x81);  // -127
-    set_byte(b, i, i % 2 == 0 ? 0x7f : 0x81);
+    set_byte(query[0], i, 0x81);  // -127
+    set_byte(query[1], i, i % 2 == 0 ? 0x7f : 0x81);
+    set_byte(key, i, 0x80);
   }
-  EXPECT_EQ(dot_bytes<8>(a, a), 64 * 127 * 127);
-  EXPECT_EQ(dot_bytes<8>(a, b), 0);
+  int32_t dot[2];
+  SharedDot<2, 64>::run(query, key, 0, dot);
+  EXPECT_EQ(dot[0], 64 * 127 * 128);
+  EXPECT_EQ(dot[1], 0);
+  SharedDot<1, 16>::run(query, key, 3, dot);
+  EXPECT_EQ(dot[0], 16 * 127 * 128);
 }
 
 }  // namespace

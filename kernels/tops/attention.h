@@ -9,40 +9,76 @@ namespace kernels {
 
 // Query rows in, output rows out, over the pages of one layer.
 //   K     shape
+// Depths: score memories hold two blocks' kept scores; page streams a page, so that keys and values
+// of a port do not wait for each other; queries, maxima and levels a block, so that a port never
+// holds up another.
 template <typename K>
 void attend(const Word* desc, const PageArenas<K::kv_streams> pages, const LaunchInfo launch,
             const ModelInfo info, uint32_t layer, Stream<Word>& queries, Stream<Word>& outputs) {
-  typedef QueryBlock<K::attention_rows> Block;
+  typedef EngineShape<K> Engine;
+  typedef PageCommand<K::attention_rows> Command;
+  constexpr uint32_t kPageWords = kPageTokens * K::kv_heads * Engine::head_words;
+  constexpr uint32_t kScaleWords = 2 * kPageTokens * Engine::scale_words;
+  constexpr uint32_t kQueries = K::attention_rows * K::heads;
   HLS_DATAFLOW("attend");
-  Fifo<Block, 2> blocks[kBlockReaders];
   Fifo<PageRequest, 8> requests[K::kv_ports];
-  Fifo<PageRequest, 16> order("order");
-  Fifo<Word, 512> page_words[K::kv_ports];
-  Fifo<Word, 64> query_words("query_words");
-  Fifo<PerHead<K::heads>, 2> query_factors("query_factors");
-  Fifo<Word, 16> key_scales("key_scales");
-  Fifo<Word, 16> value_scales("value_scales");
-  Fifo<Word, 64> keys("keys");
-  Fifo<Word, 64> values("values");
-  Fifo<PerHead<K::heads>, 8> scores("scores");
-  // Holds the numerators of a page: its values come behind its keys.
-  Fifo<Numerators<K::heads>, kPageTokens * K::attention_rows> numerators("numerators");
-  Fifo<PerHead<K::heads>, 2> factors("factors");
-  name_streams(blocks, "blocks");
+  Fifo<Command, 8> scored[K::kv_ports];
+  Fifo<Command, 8> softened[K::kv_ports];
+  Fifo<Command, 8> summed[K::kv_ports];
+  Fifo<uint32_t, 4> combined("combined");
+  Fifo<uint32_t, 4> gathered("gathered");
+  Fifo<Word, kQueries * Engine::head_words> query_words[K::kv_ports];
+  Fifo<float, kQueries> query_factors[K::kv_ports];
+  Fifo<Word, kScaleWords> scales[K::kv_ports];
+  Fifo<Word, kPageWords> keys[K::kv_ports];
+  Fifo<Word, kPageWords> values[K::kv_ports];
+  Fifo<LaneFloats<Engine::lanes>, ScoreMemory<K>::score_depth> scores[K::kv_ports];
+  Fifo<LaneFloats<Engine::pairs>, ScoreMemory<K>::scale_depth> value_scales[K::kv_ports];
+  Fifo<Maxima<Engine::lanes>, Engine::row_steps> maxima[K::kv_ports];
+  Fifo<SoftmaxLevels<Engine::lanes>, 2 * Engine::row_steps> levels[K::kv_ports];
+  Fifo<LaneFloats<Engine::lanes>, 2 * Engine::row_steps> largest_scales("largest_scales");
+  Fifo<Numerators<Engine::lanes>, 64> numerators[K::kv_ports];
+  Fifo<LaneSums<Engine::lanes>, 2> denominators[K::kv_ports];
+  Fifo<LaneSums<Engine::drained>, 2> sums[K::kv_ports];
   name_streams(requests, "requests");
-  name_streams(page_words, "page_words");
+  name_streams(scored, "scored");
+  name_streams(softened, "softened");
+  name_streams(summed, "summed");
+  name_streams(query_words, "query_words");
+  name_streams(query_factors, "query_factors");
+  name_streams(scales, "scales");
+  name_streams(keys, "keys");
+  name_streams(values, "values");
+  name_streams(scores, "scores");
+  name_streams(value_scales, "value_scales");
+  name_streams(maxima, "maxima");
+  name_streams(levels, "levels");
+  name_streams(numerators, "numerators");
+  name_streams(denominators, "denominators");
+  name_streams(sums, "sums");
 
-  HLS_TASK(plan_attention<K>(desc, launch, info, layer, blocks, requests, order));
+  HLS_TASK(plan_attention<K>(desc, launch, info, layer, requests, scored, softened, summed,
+                             combined, gathered));
   HLS_TASK(quantize_queries<K>(launch.rows, info, queries, query_words, query_factors));
   HLS_UNROLL_AHEAD
   for (uint32_t port = 0; port < K::kv_ports; ++port) {
     HLS_UNROLL
-    HLS_TASK_AT(port, load_pages<K>(pages, port, info, requests[port], page_words[port]));
+    HLS_TASK_AT(port, load_pages<K>(pages, port, info, requests[port], scales[port], keys[port],
+                                    values[port]));
+    HLS_TASK_AT(port, score_keys<K>(info, scored[port], query_words[port], query_factors[port],
+                                    scales[port], keys[port], scores[port], value_scales[port],
+                                    maxima[port]));
   }
-  HLS_TASK(merge_pages<K>(info, order, page_words, key_scales, value_scales, keys, values));
-  HLS_TASK(score_keys<K>(info, blocks[0], query_words, query_factors, key_scales, keys, scores));
-  HLS_TASK(soften_scores<K>(info, blocks[1], value_scales, scores, numerators, factors));
-  HLS_TASK(accumulate_values<K>(info, blocks[2], values, numerators, factors, outputs));
+  HLS_TASK(combine_maxima<K>(info, combined, maxima, levels, largest_scales));
+  HLS_UNROLL_AHEAD
+  for (uint32_t port = 0; port < K::kv_ports; ++port) {
+    HLS_UNROLL
+    HLS_TASK_AT(port, soften_scores<K>(info, softened[port], levels[port], scores[port],
+                                       value_scales[port], numerators[port], denominators[port]));
+    HLS_TASK_AT(
+        port, accumulate_values<K>(info, summed[port], values[port], numerators[port], sums[port]));
+  }
+  HLS_TASK(gather_outputs<K>(info, gathered, largest_scales, denominators, sums, outputs));
   HLS_DATAFLOW_END();
 }
 

@@ -1,0 +1,109 @@
+// Softmax of an attention engine: scores to integer numerators and denominators
+// (docs/numerics.md, section 5, step 6).
+#pragma once
+
+#include "kernels/hls/latency.h"
+#include "kernels/modules/token_walk.h"
+
+namespace flexllm {
+namespace kernels {
+
+// Score to numerator: a difference, exp, two multiplications, rounding. exp is a multiplication, a
+// rounding (two additions), two reductions, four steps of Horner, two more operations, the scaling.
+constexpr uint32_t kExpDepth = latency::compare + latency::multiply + 2 * latency::add +
+                               2 * (latency::multiply + latency::add) +
+                               4 * (latency::multiply + latency::add) + latency::multiply +
+                               2 * latency::add + latency::multiply;
+constexpr uint32_t kSoftenDepth = latency::chip_read + latency::add + kExpDepth +
+                                  2 * latency::multiply + 2 * latency::compare + 2 * latency::add +
+                                  latency::to_int;
+
+// Waits for the maxima of a block, then turns the scores of a port into numerators, in the order in
+// which they were made. Behind the block the sums of the denominators follow, exact.
+//   K     shape
+// Cycles: per block rows * steps to receive its levels, as TokenWalk with no words and one part,
+// and rows * steps to send the denominators. Memory: for each row and step and lane two floats and
+// a sum, for each step the V scales of a token. Sums are read and written back within kTokenCycles.
+// DSP: for each lane about 10 float multipliers and 12 float adders: exp and two quantisers.
+template <typename K, typename Command>
+void soften_scores(const ModelInfo info, Stream<Command>& commands,
+                   Stream<SoftmaxLevels<EngineShape<K>::lanes>>& levels,
+                   Stream<LaneFloats<EngineShape<K>::lanes>>& scores,
+                   Stream<LaneFloats<EngineShape<K>::pairs>>& value_scales,
+                   Stream<Numerators<EngineShape<K>::lanes>>& numerators,
+                   Stream<LaneSums<EngineShape<K>::lanes>>& denominators) {
+  typedef EngineShape<K> Engine;
+  const float top = static_cast<float>(info.probability_levels);
+  TokenWalk<K> walk;
+  walk.words = 0;
+  walk.steps = steps_of<K>(info);
+  walk.parts = 1;
+  SoftmaxLevels<Engine::lanes> level[Engine::row_steps];
+  LaneFloats<Engine::pairs> held[Engine::steps];  // V scales of the token
+  LaneSums<Engine::lanes> sum[Engine::row_steps];
+  for (Command block = commands.read(); block.kind != kEndOfBlocks; block = commands.read()) {
+    HLS_TRIPS(1, K::rows)
+    uint32_t row = 0;
+    uint32_t step = 0;
+    for (uint32_t i = 0; i < block.rows * walk.steps; ++i) {
+      HLS_TRIPS(1, Engine::row_steps)
+      HLS_PIPELINE(1)
+      level[row * Engine::steps + step] = levels.read();
+      if (++step < walk.steps) continue;
+      step = 0;
+      ++row;
+    }
+    HLS_LATENCY(latency::chip_read)
+    walk.begin(commands);
+    while (walk.busy()) {
+      HLS_TRIPS(1, K::context * Engine::row_steps)
+      HLS_PIPELINE(1)
+      HLS_DEPTH(kSoftenDepth)
+      if (walk.works()) {
+        const uint32_t at = walk.at();
+        const LaneFloats<Engine::lanes> score = scores.read();
+        if (walk.at_first_row()) held[walk.step] = value_scales.read();
+        const LaneFloats<Engine::pairs> value_scale = held[walk.step];
+        const SoftmaxLevels<Engine::lanes> of = level[at];
+        LaneSums<Engine::lanes> denominator = sum[at];
+        Numerators<Engine::lanes> out;
+        HLS_UNROLL_AHEAD
+        for (uint32_t lane = 0; lane < Engine::lanes; ++lane) {
+          HLS_UNROLL
+          const float e = exp_nonpositive(score.value[lane] - of.largest[lane]);
+          const float ratio = value_scale.value[lane / Engine::share] * of.inverse[lane];
+          const uint32_t d = quantize_unsigned(e * top, top);
+          const uint32_t n = quantize_unsigned((e * ratio) * top, top);
+          denominator.value[lane] =
+              (walk.first ? Accumulator(0) : denominator.value[lane]) + static_cast<int32_t>(d);
+          out.value[lane] = static_cast<uint16_t>(n);
+        }
+        sum[at] = denominator;
+        numerators.write(out);
+      }
+      walk.advance(block, commands);
+    }
+    HLS_LATENCY(kSoftenDepth)
+    row = 0;
+    step = 0;
+    for (uint32_t i = 0; i < block.rows * walk.steps; ++i) {
+      HLS_TRIPS(1, Engine::row_steps)
+      HLS_PIPELINE(1)
+      HLS_DEPTH(latency::chip_read)
+      LaneSums<Engine::lanes> denominator = sum[row * Engine::steps + step];
+      const bool seen = walk.seen_by(block, row);
+      HLS_UNROLL_AHEAD
+      for (uint32_t lane = 0; lane < Engine::lanes; ++lane) {
+        HLS_UNROLL
+        if (!seen) denominator.value[lane] = 0;
+      }
+      denominators.write(denominator);
+      if (++step < walk.steps) continue;
+      step = 0;
+      ++row;
+    }
+  }
+}
+
+}  // namespace kernels
+}  // namespace flexllm
