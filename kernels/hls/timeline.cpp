@@ -39,7 +39,7 @@ void add(TaskTime& sum, const TaskTime& task) {
 void add(StreamUse& sum, const StreamUse& stream) {
   sum.writer = stream.writer;
   sum.reader = stream.reader;
-  sum.depth = stream.depth;
+  sum.depth = std::max(sum.depth, stream.depth);
   sum.most_held = std::max(sum.most_held, stream.most_held);
   sum.elements += stream.elements;
   sum.reader_waited += stream.reader_waited;

@@ -54,7 +54,7 @@ struct StreamUse {
   std::string stream;
   std::string writer;
   std::string reader;
-  size_t depth = 0;
+  size_t depth = 0;      // of several, the largest
   size_t most_held = 0;  // elements at a time
   uint64_t elements = 0;
   uint64_t reader_waited = 0;
