@@ -143,10 +143,9 @@ struct ArrayPosition {
 template <typename K, typename A>
 void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
                     Stream<Word>& activations, Stream<GroupSums<A>>& out) {
-  typedef ArraySteps<A> Steps;
   const Precision precision = Precision::decode(stage.precision);
   const uint32_t words = stage.inputs / kInputsPerWord;
-  GroupSums<A> sums[Steps::steps];
+  GroupSum sums[ArraySteps<A>::steps][A::token_parallel][kTileRows];
   HLS_PARTITION(sums, 0)
   Word weight = zero_word();
   Word input = zero_word();
@@ -160,8 +159,20 @@ void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
       input = activations.read();
     }
     multiply_lanes<A>(weight, input, at.step, at.r0, at.i0, 4 * at.plane, at.begins_group(),
-                      sums[at.step].value);
-    if (at.ends_group(words, precision.activation_planes)) out.write(sums[at.step]);
+                      sums[at.step]);
+    if (at.ends_group(words, precision.activation_planes)) {
+      GroupSums<A> group;
+      HLS_UNROLL_AHEAD
+      for (uint32_t t = 0; t < A::token_parallel; ++t) {
+        HLS_UNROLL
+        HLS_UNROLL_AHEAD
+        for (uint32_t r = 0; r < kTileRows; ++r) {
+          HLS_UNROLL
+          group.value[t][r] = sums[at.step][t][r];
+        }
+      }
+      out.write(group);
+    }
   }
 }
 

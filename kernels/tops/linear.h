@@ -49,8 +49,9 @@ struct TilePath<K, Inputs, false> {
 //   K       shape
 //   A       array
 //   Inputs  most inputs of its matrices: sizes the memories
-// Streams hold what lets the arrays run on while others catch up: the multipliers of a tile, the
-// sums of a block of rows, the group sums of a block.
+// Streams hold what lets each task run on while others catch up: parameters and multipliers of two
+// tiles, since the second is loaded while the first is multiplied; the group sums of a block of
+// rows; its sums.
 template <typename K, typename A, uint32_t Inputs>
 void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage, Stream<Word>& rows,
                      Stream<TileValues>& tiles) {
@@ -59,11 +60,11 @@ void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage,
   Fifo<Word, 32> quantized("quantized");
   Fifo<AsymmetricScale, 4> scales("scales");
   Fifo<Word, 16> parameters[K::weight_ports][kArrays];
-  Fifo<Word, divide_up(Inputs / kGroupInputs, 2)> multipliers[K::weight_ports][kArrays];
+  Fifo<Word, 2 * divide_up(Inputs / kGroupInputs, 2)> multipliers[K::weight_ports][kArrays];
   Fifo<Word, 64> loaded[K::weight_ports][kArrays];
   Fifo<Word, 16> words[K::arrays];
   Fifo<Word, 64> activations[K::arrays];
-  Fifo<Word, 4> q_sums[K::arrays];
+  Fifo<Word, 8> q_sums[K::arrays];
   Fifo<GroupSums<A>, ArraySteps<A>::steps + 1> group_sums[K::arrays];
   Fifo<TileSums, kBlockRows> sums[K::arrays];
   name_streams(words, "words");
