@@ -7,6 +7,8 @@
 namespace flexllm {
 namespace kernels {
 
+constexpr uint32_t kFinalNormInterval = 4;  // cycles a word: a few rows a launch
+
 // Residual and final-norm rows that were asked for.
 //   K     shape
 template <typename K>
@@ -14,16 +16,17 @@ void run_hidden_outputs(const Word* desc, const Word* model, const Word* scratch
                         const LaunchInfo launch, const ModelInfo info, uint32_t residual) {
   HLS_DATAFLOW("run_hidden_outputs");
   Fifo<RowInfo, 4> rows_read("rows_read");
-  Fifo<RowInfo, 4> rows_norm("rows_norm");
   Fifo<RowInfo, 4> rows_write("rows_write");
+  Fifo<uint32_t, 1> rows_normalized("rows_normalized");
   Fifo<Word, 4> gains("gains");
   Fifo<Word, 32> plain("plain");
   Fifo<Word, 32> to_norm("to_norm");
   Fifo<Word, 32> normalized("normalized");
-  HLS_TASK(list_hidden<K>(desc, model, launch, info, gains, rows_read, rows_norm, rows_write));
+  HLS_TASK(
+      list_hidden<K>(desc, model, launch, info, rows_normalized, gains, rows_read, rows_write));
   HLS_TASK(read_hidden<K>(scratch, launch.rows, info.hidden, residual, rows_read, plain, to_norm));
-  HLS_TASK(normalize_listed<padded(K::hidden)>(launch.rows, info.hidden, info.rms_eps, rows_norm,
-                                               gains, to_norm, normalized));
+  HLS_TASK(normalize_listed<padded(K::hidden), kFinalNormInterval>(
+      info.hidden, info.rms_eps, rows_normalized, gains, to_norm, normalized));
   HLS_TASK(write_hidden<K>(result, launch.rows, info.hidden, rows_write, plain, normalized));
   HLS_DATAFLOW_END();
 }
