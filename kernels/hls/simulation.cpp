@@ -54,6 +54,7 @@ struct Run {
   size_t blocked = 0;  // of these, waiting for a stream
   uint64_t steps = 0;  // changes whenever a blocked task goes on or a task ends
   std::vector<const std::deque<Task>*> regions;  // open ones
+  std::deque<std::deque<Task>> ended;            // tasks that streams may still name
   std::exception_ptr error;
 
   // Call with the mutex held.
@@ -293,13 +294,13 @@ void Region::finish() {
   join();
   const bool failed = run_->failed.load();
   const std::string left = failed ? std::string() : leftovers();
+  if (timed() && !failed) record_time();
   close();
   if (failed) {
     if (opener_ != nullptr) throw Stalled{};
     std::rethrow_exception(run_->error);
   }
   if (!left.empty()) throw Error(left);
-  if (timed()) record_time();
 }
 
 // Once all tasks have ended: their times, and that of the region to its opener.
@@ -339,6 +340,7 @@ void Region::close() {
   const std::lock_guard<std::mutex> lock(run_->mutex);
   auto& regions = run_->regions;
   regions.erase(std::find(regions.begin(), regions.end(), &tasks_));
+  run_->ended.push_back(std::move(tasks_));
   current_region = outer_;
   open_ = false;
 }

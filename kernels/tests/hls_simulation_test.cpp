@@ -201,6 +201,23 @@ TEST(Simulation, RefusesLeftovers) {
   }
 }
 
+TEST(Simulation, NamesTasksOfARegionThatHasEnded) {
+  for (const Mode mode : {Mode::concurrent, Mode::sequential}) {
+    const Scope scope({.mode = mode});
+    const std::string error = error_of([] {
+      long sum = -1;
+      HLS_DATAFLOW("outer");
+      Fifo<int, 8> in("in");
+      Fifo<int, 8> out("out");
+      HLS_TASK(count_up(5, in));
+      HLS_TASK(inner(5, in, out));
+      HLS_TASK(add_up(3, out, sum));
+      HLS_DATAFLOW_END();
+    });
+    EXPECT_TRUE(contains(error, "left over in stream 'out' from add_pairs to add_up")) << error;
+  }
+}
+
 TEST(Simulation, RefusesASecondWriter) {
   for (const Mode mode : {Mode::concurrent, Mode::sequential}) {
     const Scope scope({.mode = mode});
