@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/companion.h"
 #include "cli/exit_code.h"
 #include "host/device.h"
 #include "host/doctor.h"
@@ -35,15 +36,6 @@ std::string_view variable(const char* name) {
 bool on_emulated_card() { return variable("LD_PRELOAD").find(kCardLibrary) != std::string::npos; }
 
 fs::path program() { return fs::read_symlink("/proc/self/exe"); }
-
-// A file that came with the program: beside it (build tree) or one folder up (installation).
-fs::path companion(const fs::path& file) {
-  const fs::path folder = program().parent_path();
-  for (const auto& base : {folder, folder.parent_path()}) {
-    if (fs::exists(base / file)) return base / file;
-  }
-  return {};
-}
 
 [[noreturn]] void restart_on_emulated_card() {
   const fs::path library = companion(fs::path("lib") / kCardLibrary);

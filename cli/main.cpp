@@ -19,6 +19,7 @@ constexpr Subcommand kSubcommands[] = {
     {"run", "Answer one prompt", add_run},
     {"quantize", "Pack a checkpoint for a card", add_quantize},
     {"perplexity", "Measure how well a model on the card predicts a text", add_perplexity},
+    {"plan", "Model the speed and size of an accelerator", add_plan},
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
 };
 

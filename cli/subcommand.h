@@ -26,6 +26,7 @@ Run add_chat(CLI::App& app);
 Run add_run(CLI::App& app);
 Run add_quantize(CLI::App& app);
 Run add_perplexity(CLI::App& app);
+Run add_plan(CLI::App& app);
 Run add_doctor(CLI::App& app);
 
 }  // namespace flexllm::cli

@@ -1,0 +1,175 @@
+"""`flexllm plan` as its users see it: figures, refusals, drawing, search."""
+import json
+import os
+import pathlib
+import subprocess
+import xml.etree.ElementTree
+
+import pytest
+
+BUILD = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release")).resolve()
+CONFIGS = BUILD / "share/flexllm/configs"
+
+
+def flexllm(*options):
+    return subprocess.run([BUILD / "flexllm", "plan", *map(str, options)], text=True,
+                          capture_output=True, check=False)
+
+
+def plan(*options):
+    done = flexllm(*options, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def edited(tmp_path, edit, name="u280-combined"):
+    """A copy of an accelerator with something changed."""
+    config = json.loads((CONFIGS / f"accelerators/{name}.json").read_text())
+    edit(config)
+    for folder in ("accelerators", "devices"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    for device in (CONFIGS / "devices").glob("*.json"):
+        (tmp_path / "devices" / device.name).write_text(device.read_text())
+    path = tmp_path / "accelerators" / f"{name}.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_the_published_design_comes_out_as_published():
+    report = plan("--published")
+    assert abs(report["prefill"]["ratio"] - 1) < 0.10
+    assert abs(report["decode"]["ratio"] - 1) < 0.10
+
+
+@pytest.mark.parametrize("model", ["llama-3.2-1b", "llama-3.2-3b", "smollm2-135m",
+                                   "tinyllama-1.1b", "llama-2-7b"])
+@pytest.mark.parametrize("accelerator", ["u280-combined", "u280-paper", "v80"])
+def test_every_model_has_a_plan(model, accelerator):
+    report = plan("--model", model, "--accelerator", accelerator, "--prompt", 200, "--generate", 50)
+    assert report["figures"] == "modelled"
+    for stage in ("prefill", "decode"):
+        assert report[stage]["tokens_per_s"] > 1
+        assert 0 < report[stage]["roofline_share"] <= 1
+        regions = report[stage]["regions"]
+        assert sum(r["cycles"] for r in regions) == pytest.approx(report[stage]["cycles"])
+    assert report["time_to_first_token_s"] == report["prefill"]["seconds"]
+
+
+@pytest.mark.parametrize("accelerator, stage", [("u280-prefill", "prefill"),
+                                                ("u280-decode", "decode")])
+def test_a_card_for_one_stage(accelerator, stage):
+    report = plan("--accelerator", accelerator)
+    assert stage in report and len({"prefill", "decode"} & set(report)) == 1
+
+
+def test_memory_traffic_is_what_the_model_weighs():
+    report = plan("--batch", 1)
+    weights = 16 * 2048 * (3072 + 2048 + 3 * 8192) / 2 + 2048 * 128256 / 2
+    moved = sum(r["bytes"]["weights"] for r in report["decode"]["regions"])
+    assert weights <= moved < 1.02 * weights  # and scales beside them
+    cached = 16 * (1536.5 * 17 * 64)
+    kv = sum(r["bytes"]["kv"] for r in report["decode"]["regions"])
+    assert kv == pytest.approx(cached, rel=0.02)
+
+
+def test_a_batch_shares_the_weights():
+    one, eight = plan("--batch", 1)["decode"], plan("--batch", 8)["decode"]
+    assert eight["seconds"] < 4 * one["seconds"]
+    assert eight["tokens_per_s"] > 2 * one["tokens_per_s"]
+    assert eight["tokens"] == 8
+
+
+def test_more_parallelism_is_faster_and_larger(tmp_path):
+    def narrow(config):
+        config["kernels"]["prefill"]["parallelism"]["tp"] = 8
+
+    wide, small = plan(), plan("--accelerator", edited(tmp_path, narrow))
+    assert wide["prefill"]["tokens_per_s"] > 1.3 * small["prefill"]["tokens_per_s"]
+    assert wide["resources"]["dsp"] > small["resources"]["dsp"] + 500
+    assert wide["decode"] == small["decode"]
+
+
+@pytest.mark.parametrize("keys, value, words", [
+    (("kernels", "prefill", "parallelism", "tp"), 12, ["parallelism.tp", "12 does not divide 16"]),
+    (("kernels", "decode", "parallelism", "wp"), 100, ["parallelism.wp", "100"]),
+    (("kernels", "decode", "parallelism", "bp"), 15, ["parallelism.bp", "15", "weight ports"]),
+    (("kernels", "decode", "parallelism", "tp"), 16, ["DSP", "parallelism"]),
+    (("banks", "w"), "HBM[0:40]", ["banks.w", "no bank HBM[32]"]),
+    (("banks", "w"), "HBM[5:1]", ["banks.w", "names no bank"]),
+    (("banks", "w"), "HBM(0)", ["banks.w", "is not a bank"]),
+    (("maxima", "d"), 1024, ["d is 2048", "at most 1024"]),
+    (("device"), "u281", ["u281"]),
+    (("clock_mhz",), 0, ["clock_mhz", "above 0"]),
+    (("kernels", "decode", "parallelism", "outputs"), None, ["outputs", "is missing"]),
+])
+def test_a_wrong_design_is_refused_by_its_field(tmp_path, keys, value, words):
+    keys = (keys,) if isinstance(keys, str) else keys
+
+    def edit(config):
+        for key in keys[:-1]:
+            config = config[key]
+        if value is None:
+            del config[keys[-1]]
+        else:
+            config[keys[-1]] = value
+
+    done = flexllm("--accelerator", edited(tmp_path, edit))
+    assert done.returncode in (2, 3)
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert not done.stdout
+
+
+def test_a_model_larger_than_the_card_is_refused():
+    done = flexllm("--model", "llama-2-7b", "--scheme", "w8a8kv8-lm8")
+    assert done.returncode == 3 and "banks.w" in done.stderr and "MiB" in done.stderr
+    done = flexllm("--model", "llama-2-7b", "--batch", 16, "--prompt", 60000)
+    assert done.returncode == 3 and "KV cache" in done.stderr and "banks.kv" in done.stderr
+
+
+@pytest.mark.parametrize("options, words", [
+    (("--model", "llama-9"), ["llama-9", "llama-3.2-1b"]),
+    (("--accelerator", "u50"), ["u50", "u280-combined"]),
+    (("--scheme", "w3"), ["w3", "not a scheme"]),
+    (("--prompt", "0"), ["prompt"]),
+    (("--batch", "17"), ["batch"]),
+])
+def test_wrong_options_are_usage_errors(options, words):
+    done = flexllm(*options)
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "model.json"
+    for text in ("", "[]", "{", '{"name": "m"}', '{"name": "m", "layers": -1}',
+                 '{"name": "m", "layers": 1e99}'):
+        path.write_text(text)
+        done = flexllm("--model", path)
+        assert done.returncode == 2 and str(path) in done.stderr
+
+
+def test_the_drawing_is_well_formed_and_complete(tmp_path):
+    path = tmp_path / "plan.svg"
+    assert flexllm("--svg", path).returncode == 0
+    tree = xml.etree.ElementTree.parse(path)
+    words = " ".join(text.text or "" for text in tree.iter("{http://www.w3.org/2000/svg}text"))
+    for word in ("prefill", "decode", "attention", "multiply", "modelled", "memory bank"):
+        assert word in words
+    done = flexllm("--svg", tmp_path / "none" / "plan.svg")
+    assert done.returncode == 1 and "cannot write" in done.stderr
+
+
+def test_the_search_finds_a_front_within_the_budget():
+    report = plan("--explore", "--prompt", 512, "--generate", 128)
+    front = report["front"]
+    assert len(front) >= 3
+    for faster, slower in zip(front, front[1:]):
+        assert faster["prompt_seconds"] <= slower["prompt_seconds"]
+        assert faster["decode_seconds"] > slower["decode_seconds"]
+    assert all(design["resources"]["dsp"] <= 0.75 * 8304 for design in front)
+    prompts = plan("--explore", "--prompt", 512, "--generate", 128, "--weight", 1)
+    assert prompts["chosen"] == 0
+    done = flexllm("--explore", "--accelerator", "u280-decode")
+    assert done.returncode == 3 and "both kernels" in done.stderr

@@ -1,0 +1,126 @@
+// What the cycle and resource model is told: a model's shape, an accelerator and its device. Filled
+// by whoever reads the configuration (cli/plan_config.h); plain values, no thread rules.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/contract/layout.h"
+
+namespace flexllm::kernels::model {
+
+// A design that cannot be: the message names the field and the reason.
+class Refused : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Dimensions of a model and the precision of its matrices.
+struct ModelShape {
+  std::string name;
+  uint32_t layers;
+  uint32_t hidden;
+  uint32_t ffn;
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t vocab;
+  Precision linear;
+  Precision lm_head;
+  uint32_t hadamard_block;  // R4 block before down_proj; 0: none
+
+  uint32_t attention() const { return heads * head_dim; }
+  uint32_t qkv_rows() const { return (heads + 2 * kv_heads) * head_dim; }
+  KvLayout kv() const { return KvLayout{layers, kv_heads, head_dim}; }
+};
+
+// Largest sizes that a kernel is built for.
+struct Maxima {
+  uint32_t hidden;
+  uint32_t ffn;
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t batch;
+  uint32_t prefill_rows;
+  uint32_t context;
+  uint32_t vocab;
+};
+
+// One AXI master of a kernel.
+struct Port {
+  std::string name;
+  uint32_t bits;
+  std::vector<uint32_t> banks;  // of its arguments; indices into Device::banks
+};
+
+enum class Stage { prefill, decode };
+
+struct Kernel {
+  Stage stage;
+  std::string name;
+  double clock_mhz;
+  uint32_t tp;       // rows multiplied at once
+  uint32_t bp;       // arrays
+  uint32_t wp;       // weights of an array a cycle
+  uint32_t heads;    // query heads side by side, of each KV port
+  uint32_t kv;       // elements of K or V side by side, of each KV port
+  uint32_t outputs;  // outputs dequantised a cycle
+  std::vector<Port> ports;
+  std::vector<uint32_t> weight_banks;  // bank of each arena
+  std::vector<uint32_t> kv_banks;
+
+  uint32_t weight_ports() const { return count("w"); }
+  uint32_t kv_ports() const { return count("kv"); }
+  // The first port of that name, with or without a number behind it. Throws Refused.
+  const Port& port(const std::string& family) const;
+
+ private:
+  uint32_t count(const std::string& family) const;
+};
+
+struct Bank {
+  std::string tag;
+  uint64_t bytes;
+  double gb_per_s;  // sustained, of sequential bursts
+};
+
+// Usable resources of one slot of the device.
+struct Resources {
+  double dsp = 0;
+  double bram18 = 0;
+  double uram = 0;
+  double lut = 0;
+
+  Resources& operator+=(const Resources& other) {
+    dsp += other.dsp;
+    bram18 += other.bram18;
+    uram += other.uram;
+    lut += other.lut;
+    return *this;
+  }
+  Resources operator*(double n) const { return {dsp * n, bram18 * n, uram * n, lut * n}; }
+};
+
+struct Device {
+  std::string name;
+  std::vector<Bank> banks;
+  uint32_t axi_ports;
+  Resources usable;
+};
+
+struct Accelerator {
+  std::string name;
+  Device device;
+  Maxima maxima;
+  std::vector<Kernel> kernels;
+
+  const Kernel* kernel(Stage stage) const;  // null: it has none
+};
+
+// Bytes that a port of `kernel` moves per cycle: its width, or what its bank sustains.
+double port_bytes_per_cycle(const Device& device, const Kernel& kernel, const Port& port);
+
+}  // namespace flexllm::kernels::model

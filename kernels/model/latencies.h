@@ -1,0 +1,48 @@
+// Latencies that the cycle model adds to the loops' own cycles. Those of operations stand in
+// kernels/hls/latency.h; here they are summed up along the modules. docs/cycle-model.md names the
+// source of each.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/model/design.h"
+
+namespace flexllm::kernels::model {
+
+constexpr double kMemoryLatency = 64;    // first word of a burst
+constexpr double kSumInterval = 2;       // cycles per word of a norm's sum of squares
+constexpr double kNormLatency = 100;     // fold, mean, square root, division
+constexpr double kStageLatency = 6;      // a Hadamard stage: one addition
+constexpr double kQuantizeLatency = 40;  // scale: division twice
+constexpr double kFillLatency = 20;
+constexpr double kFeedLatency = 10;
+constexpr double kPrefetchWords = 64;  // of weight words before an array
+constexpr double kTileTurn = 4;        // a tile and block begin
+constexpr double kFoldLatency = 30;
+constexpr double kStoreLatency = 120;  // behind the dequantiser, to the end of the write
+constexpr double kRegionTurn = 12;     // start and end of a dataflow region
+
+constexpr double kCombineLatency = 30;     // maxima of all KV ports
+constexpr double kSoftenLatency = 120;     // exp, two products, rounding
+constexpr double kGatherLatency = 40;      // conversion, division
+constexpr double kPageWords = 512;         // words that a KV port may run ahead
+constexpr double kRowResultLatency = 120;  // fold, logarithm
+
+constexpr double log2_of(uint32_t power) {
+  double n = 0;
+  while (power > 1) {
+    power /= 2;
+    n += 1;
+  }
+  return n;
+}
+
+// Exponentials of the row results side by side.
+inline double logits_lanes(const Kernel& kernel) {
+  return kernel.stage == Stage::decode ? kernel.outputs : 1.0;
+}
+
+// Tokens of a block whose scores a KV port keeps between the passes.
+double score_tokens(const Kernel& kernel, const Maxima& maxima);
+
+}  // namespace flexllm::kernels::model

@@ -1,0 +1,181 @@
+#include "kernels/model/resources.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/contract/launch.h"
+#include "kernels/model/latencies.h"
+
+namespace flexllm::kernels::model {
+namespace {
+
+// One operator. Multiplications in DSPs, additions in logic: the other way round they would not
+// fit beside the arrays.
+constexpr Resources kMultiply{3, 0, 0, 90};
+constexpr Resources kAdd{0, 0, 0, 360};
+constexpr Resources kCompare{0, 0, 0, 70};
+constexpr Resources kDivide{0, 0, 0, 800};
+constexpr Resources kSquareRoot{0, 0, 0, 500};
+constexpr Resources kFromInteger{0, 0, 0, 230};
+constexpr Resources kMaster{0, 0, 0, 2000};  // adapter of an AXI master of 512 bits
+constexpr double kLutsPerStreamBit = 0.6;    // shallow FIFOs in LUT memory
+
+Resources sum(double multiplies, double adds, double compares = 0, double divides = 0,
+              double conversions = 0) {
+  Resources r = kMultiply * multiplies;
+  r += kAdd * adds;
+  r += kCompare * compares;
+  r += kDivide * divides;
+  r += kFromInteger * conversions;
+  return r;
+}
+
+// exp: 9 products, 11 sums (4 of them round), 2 compares.
+Resources exponential() { return sum(9, 11, 2); }
+
+// Memories of `words` words of `bits` bits, one word a cycle each way.
+Resources block_ram(double words, double bits) {
+  // 18 Kbit: 512 words of 36 bits, or deeper and narrower.
+  return {0, std::ceil(words / 512.0) * std::ceil(bits / 36.0), 0, 0};
+}
+Resources ultra_ram(double words, double bits) {
+  return {0, 0, std::ceil(words / 4096.0) * std::ceil(bits / 72.0), 0};
+}
+
+constexpr double kWordBits = 512;
+
+}  // namespace
+
+double score_tokens(const Kernel& kernel, const Maxima&) { return 4096.0 / kernel.kv_ports(); }
+
+Resources KernelResources::total() const {
+  Resources all;
+  for (const ModuleResources& module : modules) all += module.use;
+  return all;
+}
+
+KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
+  const Maxima& m = accelerator.maxima;
+  const bool prefill = kernel.stage == Stage::prefill;
+  const double rows = prefill ? m.prefill_rows : m.batch;
+  const double inputs = std::max(std::max(m.hidden, m.heads * m.head_dim), m.ffn);
+  const double row_words = inputs / kFloatsPerWord;
+  const double kv_ports = kernel.kv_ports();
+  KernelResources out;
+  out.kernel = kernel.name;
+  const auto add = [&](const char* module, Resources use) { out.modules.push_back({module, use}); };
+
+  // A plane word of 32 rows x 4 inputs by tp rows; four products of 4 bits a DSP.
+  const double products = 1.0 * kernel.tp * kernel.wp;
+  const double sums = products / (std::max(1.0, kernel.wp / 32.0));  // accumulators a cycle
+  Resources array{products / (kernel.tp >= 2 ? 4 : 2), 0, 0, sums * 40 + 1500};
+  add("multiply", array * kernel.bp);
+  const double fold_lanes = 2.0 * kernel.tp;
+  Resources fold{0, 0, 0, fold_lanes * 150 + 800};
+  fold += block_ram(16 * kTileRows / fold_lanes, 48 * fold_lanes);
+  add("fold groups", fold * kernel.bp);
+  const double tile_words = 2 * inputs / kInputsPerWord;
+  Resources load = kMaster;
+  load += block_ram(512, kWordBits);
+  add("load tiles", load * kernel.weight_ports());
+  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp));
+  const double blocks = divide_up(static_cast<uint32_t>(rows), 16);
+  const double bank_words = blocks * inputs / 16;
+  // 4 banks x 16 rows of 32 bits: two rows side by side in a URAM, or block RAM when shallow.
+  add("activations",
+      bank_words >= 4096 ? ultra_ram(bank_words, 64) * 32 : block_ram(bank_words, 32) * 64);
+
+  const double lanes = kFloatsPerWord;
+  // Two cycles a word: half the lanes.
+  Resources norm = sum(3 * lanes / kSumInterval, lanes / kSumInterval, 0, 1);
+  norm += kSquareRoot;
+  norm += block_ram(row_words, kWordBits) * 2;
+  add("norm", norm);
+  Resources hadamard = sum(lanes, 9 * lanes);
+  hadamard += {0, 0, 0, 9 * kWordBits};
+  add("hadamard", hadamard);
+  Resources quantize = sum(lanes, 2 * lanes, 4 * lanes, 2);
+  quantize += block_ram(row_words, kWordBits);
+  add("quantize", quantize);
+  Resources dequantize = sum(3, 2, 0, 0, 1) * kernel.outputs;
+  dequantize += block_ram(rows, 96);
+  add("dequantize", dequantize);
+
+  const double silus = std::max(1.0, kernel.outputs / 4.0);
+  Resources silu = exponential();
+  silu += sum(2, 1, 1, 1);
+  Resources gate = silu * silus;
+  gate += block_ram(rows, 2 * kWordBits);
+  add("gate with silu", gate);
+  add("residual", sum(0, lanes));
+  Resources heads = sum(16, 8);  // RoPE of 8 floats a cycle
+  heads += block_ram(rows * m.head_dim / 8, 256) * 2;
+  heads += sum(4 + 8, 8, 16, 2);  // INT8 of k and v, head norms
+  add("heads", heads);
+
+  const double pairs = 1.0 * kernel.heads * kernel.kv;
+  Resources engine{pairs / 2 * 2, 0, 0, pairs * 2 * 20 + 3000};  // scores and values
+  Resources softmax = exponential();
+  softmax += sum(6, 3, 4, 0, 1);  // a - m, and the rounding of d and n
+  engine += softmax * kernel.heads;
+  const double block_rows = prefill ? std::min(kernel.tp, 8u) : 1;
+  const double scores =
+      2 * score_tokens(kernel, m) * block_rows * m.heads / kernel.heads;  // entries
+  engine += ultra_ram(scores, 32.0 * kernel.heads);
+  engine += block_ram(512, kWordBits) * 2;  // keys and values, a page deep
+  const double accumulators = block_rows * m.heads * m.head_dim / 16;
+  engine += block_ram(accumulators, 48 * 16);
+  engine += kMaster;
+  add("attention", engine * kv_ports);
+  Resources gather = sum(lanes, 0, 0, 1, lanes);
+  gather += sum(lanes / 2, lanes, 2 * lanes, 2);  // queries to INT8
+  gather += block_ram(m.heads * m.head_dim / lanes, kWordBits) * 2;
+  add("queries and outputs", gather);
+
+  const double summed = logits_lanes(kernel);
+  Resources logits = exponential() * summed;
+  logits += sum(0, summed, lanes + kTopLogits);
+  logits += {0, 0, 0, kTopLogits * 130.0};
+  logits += sum(1, 2, 0, 2);
+  add("row results", logits);
+  add("final norm", sum(3 * lanes / 4, lanes / 4, 0, 1));
+  Resources control{0, 0, 0, 12000};
+  control += kMaster * 2;
+  control += block_ram(512, kWordBits) * 4;
+  add("control, io, scratch", control);
+  // Streams between the modules: activation words to all arrays, weight words, sums.
+  const double stream_bits =
+      kernel.bp * (2 * kWordBits + 32.0 * 48) + kv_ports * 2 * kWordBits + 12 * kWordBits;
+  add("streams", {0, 0, 0, stream_bits * kLutsPerStreamBit});
+  return out;
+}
+
+Resources check_budget(const Accelerator& accelerator, double share) {
+  Resources use;
+  uint32_t masters = 0;
+  for (const Kernel& kernel : accelerator.kernels) {
+    use += estimate(accelerator, kernel).total();
+    masters += static_cast<uint32_t>(kernel.ports.size());
+  }
+  const Device& device = accelerator.device;
+  if (masters > device.axi_ports) {
+    throw Refused("accelerator '" + accelerator.name + "' has " + std::to_string(masters) +
+                  " AXI masters; device '" + device.name + "' takes " +
+                  std::to_string(device.axi_ports) + " (kernels.*.ports)");
+  }
+  const auto check = [&](const char* kind, double used, double usable) {
+    if (used <= share * usable) return;
+    throw Refused(
+        "accelerator '" + accelerator.name + "' needs " + std::to_string(std::lround(used)) + " " +
+        kind + "; " + std::to_string(std::lround(100 * share)) + " % of the " +
+        std::to_string(std::lround(usable)) + " usable on device '" + device.name + "' are " +
+        std::to_string(std::lround(share * usable)) + " (kernels.*.parallelism)");
+  };
+  check("DSP", use.dsp, device.usable.dsp);
+  check("BRAM18", use.bram18, device.usable.bram18);
+  check("URAM", use.uram, device.usable.uram);
+  check("LUT", use.lut, device.usable.lut);
+  return use;
+}
+
+}  // namespace flexllm::kernels::model
