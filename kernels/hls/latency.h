@@ -19,6 +19,10 @@ constexpr uint32_t from_int = 5;    // assumed: integer of up to 32 bits to floa
 constexpr uint32_t to_int = 5;      // assumed: float to integer, rounding to nearest even included
 constexpr uint32_t fold = 6 * add;  // vsum's 64 partial sums to one: six rounds of additions
 constexpr uint32_t maximum = 6 * compare;  // 64 partial maxima to one: six rounds of comparisons
+// exp of docs/numerics.md, section 2, along its longest path: the range check; n; r; the polynomial
+// of r; its last three operations; times a power of two.
+constexpr uint32_t exp = compare + (multiply + 2 * add) + (multiply + 2 * add) +
+                         4 * (multiply + add) + (multiply + 2 * add) + multiply;
 
 // Integers.
 constexpr uint32_t dsp = 4;  // assumed: a DSP with all its registers, product and accumulation

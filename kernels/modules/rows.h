@@ -3,6 +3,7 @@
 // a region.
 #pragma once
 
+#include "kernels/hls/memory.h"
 #include "kernels/modules/types.h"
 
 namespace flexllm {
@@ -27,7 +28,7 @@ inline uint32_t page_id(const Word* desc, const LaunchInfo& launch, uint32_t seq
                         uint32_t page) {
   const uint32_t word =
       launch.page_tables + sequence * launch.page_table_stride + page / kFieldsPerWord;
-  return get_lane(desc[word], page % kFieldsPerWord);
+  return get_lane(read_word(desc, word), page % kFieldsPerWord);
 }
 
 // The rows of the launch with a flag of `flags` (0: every row) to three readers.
@@ -39,7 +40,7 @@ void list_rows(const Word* desc, const LaunchInfo launch, uint32_t flags, Stream
   for (uint32_t row = 0; row < launch.rows; ++row) {
     HLS_TRIPS(1, K::rows)
     HLS_PIPELINE(1)
-    const RowInfo info = unpack_row(desc[launch.row_table + row], row);
+    const RowInfo info = unpack_row(read_word(desc, launch.row_table + row), row);
     if (flags != 0 && (info.flags & flags) == 0) continue;
     first.write(info);
     second.write(info);
@@ -52,16 +53,17 @@ inline void send_words(const Word* buffer, uint32_t from, uint32_t words, Stream
   for (uint32_t w = 0; w < words; ++w) {
     HLS_TRIPS(1, 1 << 20)
     HLS_PIPELINE(1)
-    out.write(buffer[from + w]);
+    out.write(read_word(buffer, from + w));
   }
 }
 
 // What a linear stage needs from the host, in the order in which it is wanted: the gain of its
 // norm; for q, k, v the gains of the head norms; then the rows that take part, for q, k, v each
-// with the page that its position lies in and its RoPE row. Descriptor and model share a port, so
-// one task reads both.
+// with the page that its position lies in; then their RoPE rows. Descriptor and model share a port,
+// so one task reads both.
 //   K     shape
-// Cycles: words.
+// Cycles: one per word, in loops that wait once for the memory each; rows of the launch, rows that
+// take part (a page table's word each for q, k, v), and the words of gains and RoPE rows.
 template <typename K>
 void list_stage(const Word* desc, const Word* model, const LaunchInfo launch, const ModelInfo info,
                 const Stage stage, Stream<RowInfo>& first, Stream<RowInfo>& second,
@@ -72,16 +74,34 @@ void list_stage(const Word* desc, const Word* model, const LaunchInfo launch, co
   if (stage.normalized()) send_words(model, stage.gain, float_words(stage.inputs), gains);
   if (heads && stage.q_norm != 0) send_words(model, stage.q_norm, head_words, head_gains);
   if (heads && stage.k_norm != 0) send_words(model, stage.k_norm, head_words, head_gains);
+  RowInfo listed[K::rows];
+  uint32_t count = 0;
   for (uint32_t row = 0; row < launch.rows; ++row) {
     HLS_TRIPS(1, K::rows)
-    RowInfo listed = unpack_row(desc[launch.row_table + row], row);
-    if (flags != 0 && (listed.flags & flags) == 0) continue;
-    if (heads) {
-      listed.page = page_id(desc, launch, listed.sequence, listed.position / kPageTokens);
+    HLS_PIPELINE(1)
+    const RowInfo read = unpack_row(read_word(desc, launch.row_table + row), row);
+    listed[count] = read;
+    if (flags == 0 || (read.flags & flags) != 0) ++count;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    HLS_TRIPS(1, K::rows)
+    HLS_PIPELINE(1)
+    RowInfo row = listed[i];
+    if (heads) row.page = page_id(desc, launch, row.sequence, row.position / kPageTokens);
+    first.write(row);
+    second.write(row);
+  }
+  uint32_t row = 0;
+  uint32_t w = 0;
+  for (uint32_t i = 0; heads && i < count * head_words; ++i) {
+    HLS_TRIPS(1, K::rows * float_words(K::head_dim))
+    HLS_PIPELINE(1)
+    rope.write(read_word(model, info.rope + listed[row].position * head_words + w));
+    ++w;
+    if (w == head_words) {
+      w = 0;
+      ++row;
     }
-    first.write(listed);
-    second.write(listed);
-    if (heads) send_words(model, info.rope + listed.position * head_words, head_words, rope);
   }
 }
 
@@ -92,31 +112,32 @@ template <typename K>
 inline void read_residuals(const Word* scratch, const Stage& stage, Stream<Word>& residuals) {
   const uint32_t words = stage.result_words();
   TileOrder at = TileOrder::first();
-  for (uint32_t i = 0; stage.residual_added() && i < stage.tiles * stage.rows; ++i) {
-    HLS_TRIPS(1, row_tiles(K::hidden) * K::rows)
-    for (uint32_t w = 2 * at.tile; w < 2 * at.tile + 2 && w < words; ++w) {
-      HLS_PIPELINE(1)
-      residuals.write(scratch[stage.residual + at.row * words + w]);
+  for (uint32_t i = 0; stage.residual_added() && i < 2 * stage.tiles * stage.rows; ++i) {
+    HLS_TRIPS(1, 2 * row_tiles(K::hidden) * K::rows)
+    HLS_PIPELINE(1)
+    const uint32_t word = 2 * at.tile + i % 2;
+    if (word < words) {
+      residuals.write(read_word(scratch, stage.residual + at.row * words + word));
     }
-    at.advance<K::arrays>(stage);
+    if (i % 2 == 1) at.advance<K::arrays>(stage);
   }
 }
 
 // Reads what a stage needs of scratch: its input rows, as listed, then its residuals.
 //   K     shape
-// Cycles: words.
+// Cycles: one per word.
 template <typename K>
 void read_listed(const Word* scratch, const Stage stage, Stream<RowInfo>& rows,
                  Stream<Word>& inputs, Stream<Word>& residuals) {
   const uint32_t words = float_words(stage.inputs);
-  for (uint32_t i = 0; i < stage.rows; ++i) {
-    HLS_TRIPS(1, K::rows)
-    const uint32_t at = stage.input + rows.read().row * words;
-    for (uint32_t w = 0; w < words; ++w) {
-      HLS_TRIPS(1, float_words(K::ffn))
-      HLS_PIPELINE(1)
-      inputs.write(scratch[at + w]);
-    }
+  uint32_t at = 0;
+  uint32_t w = 0;  // of the row
+  for (uint32_t i = 0; i < stage.rows * words; ++i) {
+    HLS_TRIPS(1, K::rows * float_words(K::ffn))
+    HLS_PIPELINE(1)
+    if (w == 0) at = stage.input + rows.read().row * words;
+    inputs.write(read_word(scratch, at + w));
+    w = w + 1 == words ? 0 : w + 1;
   }
   read_residuals<K>(scratch, stage, residuals);
 }
@@ -128,7 +149,7 @@ void read_all(const Word* scratch, const Stage stage, Stream<Word>& inputs,
   for (uint32_t w = 0; w < stage.rows * float_words(stage.inputs); ++w) {
     HLS_TRIPS(1, K::rows * float_words(K::ffn))
     HLS_PIPELINE(1)
-    inputs.write(scratch[stage.input + w]);
+    inputs.write(read_word(scratch, stage.input + w));
   }
   read_residuals<K>(scratch, stage, residuals);
 }
@@ -179,7 +200,7 @@ inline void write_words(Word* buffer, uint32_t to, uint32_t words, Stream<Word>&
   for (uint32_t w = 0; w < words; ++w) {
     HLS_TRIPS(1, 1 << 20)
     HLS_PIPELINE(1)
-    buffer[to + w] = in.read();
+    write_word(buffer, to + w, in.read());
   }
 }
 
@@ -188,7 +209,7 @@ inline void write_stores(Word* scratch, Stream<Store>& stores) {
   for (Store store = stores.read(); !store.last; store = stores.read()) {
     HLS_TRIPS(1, 1 << 20)
     HLS_PIPELINE(1)
-    scratch[store.address] = store.data;
+    write_word(scratch, store.address, store.data);
   }
 }
 
