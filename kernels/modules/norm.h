@@ -4,12 +4,10 @@
 
 #include "kernels/hls/latency.h"
 #include "kernels/modules/types.h"
+#include "kernels/modules/vector_sum.h"
 
 namespace flexllm {
 namespace kernels {
-
-// Words of a vector sum's 64 partial sums: word w of a row is added to those of number w mod 4.
-constexpr uint32_t kPartialWords = static_cast<uint32_t>(kPartialSums) / kFloatsPerWord;
 
 // A row's words wait here for its reciprocal, with those of the next row behind them: a row of
 // `floats`, and what comes in while the sums are folded.
@@ -37,9 +35,8 @@ void sum_squares(uint32_t rows, uint32_t size, bool enabled, Stream<Word>& in, S
     HLS_DEPTH(1)
     kept.write(in.read());
   }
-  // The sums of the last four words, the oldest first.
-  float sums[kPartialWords][kFloatsPerWord] = {};
-  HLS_PARTITION(sums, 0)
+  PartialSums sums = {};
+  HLS_PARTITION(sums.value, 0)
   uint32_t w = 0;  // of the row
   for (uint32_t i = 0; enabled && i < rows * words; ++i) {
     HLS_TRIPS(1, 1 << 18)
@@ -47,64 +44,19 @@ void sum_squares(uint32_t rows, uint32_t size, bool enabled, Stream<Word>& in, S
     HLS_DEPTH(1)
     const Word data = in.read();
     kept.write(data);
-    Word out = zero_word();
+    float squares[kFloatsPerWord];
+    HLS_PARTITION(squares, 1)
     HLS_UNROLL_AHEAD
     for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
       HLS_UNROLL
       const float x = get_float(data, lane);
-      const float square = x * x;
-      const float before = w < kPartialWords ? 0.0f : sums[0][lane];
-      const float after = w * kFloatsPerWord + lane < size ? before + square : before;
-      HLS_UNROLL_AHEAD
-      for (uint32_t age = 0; age + 1 < kPartialWords; ++age) {
-        HLS_UNROLL
-        sums[age][lane] = sums[age + 1][lane];
-      }
-      sums[kPartialWords - 1][lane] = after;
-      set_float(out, lane, after);
+      squares[lane] = x * x;
     }
+    const Word out = sums.add(w, size, squares);
     HLS_DEPTH(1 + latency::multiply + latency::add)
     if (w + kPartialWords >= words) partials.write(out);
     w = w + 1 == words ? 0 : w + 1;
   }
-}
-
-// Reads the partial sums of a vector of `words` words, as sum_squares sends them, and adds them up
-// in the order of the contract: 32, 16, ... 1 apart.
-inline float fold_partial_words(uint32_t words, Stream<Word>& partials) {
-  const uint32_t first = words < kPartialWords ? 0 : words - kPartialWords;
-  Word part[kPartialWords];
-  HLS_PARTITION(part, 1)
-  HLS_UNROLL_AHEAD
-  for (uint32_t j = 0; j < kPartialWords; ++j) {
-    HLS_UNROLL
-    part[j] = zero_word();
-  }
-  HLS_UNROLL_AHEAD
-  for (uint32_t j = 0; j < kPartialWords; ++j) {
-    HLS_UNROLL
-    if (first + j < words) part[(first + j) % kPartialWords] = partials.read();
-  }
-  float sum[kFloatsPerWord];
-  HLS_PARTITION(sum, 1)
-  HLS_UNROLL_AHEAD
-  for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
-    HLS_UNROLL
-    const float even = get_float(part[0], lane) + get_float(part[2], lane);
-    const float odd = get_float(part[1], lane) + get_float(part[3], lane);
-    sum[lane] = even + odd;
-  }
-  HLS_UNROLL_AHEAD
-  for (uint32_t round = 0; round < 4; ++round) {
-    HLS_UNROLL
-    HLS_UNROLL_AHEAD
-    for (uint32_t lane = 0; lane < kFloatsPerWord / 2; ++lane) {
-      HLS_UNROLL
-      const uint32_t apart = (kFloatsPerWord / 2) >> round;
-      if (lane < apart) sum[lane] = sum[lane] + sum[lane + apart];
-    }
-  }
-  return sum[0];
 }
 
 // 1 / sqrt(mean square + eps) of each row, if `enabled`.

@@ -43,6 +43,8 @@ void run_row(const Floats& logits, uint32_t target) {
   Fifo<Word, 1> first("first");
   Fifo<Word, 1> second("second");
   Fifo<RowExtrema, 1> extrema("extrema");
+  Fifo<RowExtrema, 1> summed("summed");
+  Fifo<Word, 1> partials("partials");
   Fifo<Word, 1> largest("largest");
   Fifo<Word, 1> records("records");
   to_read.write(row);
@@ -50,7 +52,8 @@ void run_row(const Floats& logits, uint32_t target) {
   to_write.write(row);
   read_logits<Shape>(scratch.data(), 1, vocab, 3, to_read, first, second);
   find_largest<Shape>(1, vocab, to_find, first, extrema, largest);
-  sum_exponentials<Shape>(1, vocab, extrema, second, records);
+  sum_exponentials<Shape, 4>(1, vocab, extrema, second, summed, partials);
+  complete_records<Shape>(1, vocab, summed, partials, records);
   std::vector<Word> result(2 + kRowResultWords, zero_word());
   write_row_results<Shape>(result.data(), 1, to_write, records, largest);
 

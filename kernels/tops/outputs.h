@@ -32,24 +32,31 @@ void run_hidden_outputs(const Word* desc, const Word* model, const Word* scratch
 }
 
 // Row results from the logits in scratch.
-//   K     shape
-template <typename K>
+//   K      shape
+//   Lanes  exponentials a cycle
+// Cycles: the longest of its modules' and their latency; at Lanes 8 the next row is read as fast as
+// this one is summed: ceil(vocab / 16) * (2 * rows + 1).
+template <typename K, uint32_t Lanes = 8>
 void run_row_results(const Word* desc, const Word* scratch, Word* result, const LaunchInfo launch,
                      const ModelInfo info) {
   HLS_DATAFLOW("run_row_results");
   Fifo<RowInfo, 4> rows_read("rows_read");
   Fifo<RowInfo, 4> rows_find("rows_find");
   Fifo<RowInfo, 4> rows_write("rows_write");
-  Fifo<Word, 32> first("first");
-  Fifo<Word, 32> second("second");
+  Fifo<Word, 2 * kLogitBurst> first("first");
+  Fifo<Word, 2 * kLogitBurst> second("second");
   Fifo<RowExtrema, 2> extrema("extrema");
-  Fifo<Word, 8> largest("largest");
+  Fifo<RowExtrema, 2> summed("summed");
+  Fifo<Word, 2 * kPartialWords> partials("partials");
+  Fifo<Word, 2 * kLargestWords> largest("largest");
   Fifo<Word, 2> records("records");
   HLS_TASK(list_rows<K>(desc, launch, row_flag::needs_logits, rows_read, rows_find, rows_write));
   HLS_TASK(read_logits<K>(scratch, launch.logits_rows, info.vocab, launch.logits, rows_read, first,
                           second));
   HLS_TASK(find_largest<K>(launch.logits_rows, info.vocab, rows_find, first, extrema, largest));
-  HLS_TASK(sum_exponentials<K>(launch.logits_rows, info.vocab, extrema, second, records));
+  HLS_TASK(sum_exponentials<K, Lanes>(launch.logits_rows, info.vocab, extrema, second, summed,
+                                      partials));
+  HLS_TASK(complete_records<K>(launch.logits_rows, info.vocab, summed, partials, records));
   HLS_TASK(write_row_results<K>(result, launch.logits_rows, rows_write, records, largest));
   HLS_DATAFLOW_END();
 }
