@@ -90,6 +90,29 @@ struct PlannedBlock {
   }
 };
 
+// A page of a block: where it is, and what to do.
+//   K     shape
+template <typename K>
+struct PlannedPage {
+  uint32_t port;
+  PageRequest keys;
+  PageCommand<K::attention_rows> command;
+};
+
+template <typename K>
+inline PlannedPage<K> plan_page(PlannedBlock<K>& block, uint32_t id, uint32_t page, uint32_t layer,
+                                uint32_t steps, const KvLayout& layout) {
+  const uint32_t stream = id % K::kv_streams;
+  const uint32_t port = stream % K::kv_ports;
+  const uint32_t word = id / K::kv_streams * layout.page_words() + layer * layout.layer_words();
+  const uint32_t left = block.tokens - page * kPageTokens;
+  const uint32_t tokens = left < kPageTokens ? left : kPageTokens;
+  const bool kept = block.keeps(port, tokens * steps);
+  return PlannedPage<K>{port,
+                        {false, false, stream / K::kv_ports, word, tokens},
+                        {kPage, kept, 0, page * kPageTokens, tokens, {}}};
+}
+
 // Cuts the launch into blocks and tells each port's tasks which pages to read, to score and to sum,
 // in turns: the pages of a block's first pass with those of the second pass of the block before, if
 // that one's scores are all kept. Pages behind the last row of a block are never read: causality
@@ -158,35 +181,33 @@ void plan_attention(const Word* desc, const LaunchInfo launch, const ModelInfo i
         if (page < keys.pages) key_ids = read_word(desc, keys.table + word);
         if (page < values.pages) value_ids = read_word(desc, values.table + word);
       }
-      HLS_UNROLL_AHEAD
-      for (uint32_t pass = 0; pass < 2; ++pass) {
-        HLS_UNROLL
-        PlannedBlock<K>& block = pass == 0 ? keys : values;
-        if (page >= block.pages) continue;
-        const uint32_t id = get_lane(pass == 0 ? key_ids : value_ids, page % kFieldsPerWord);
-        const uint32_t stream = id % K::kv_streams;
-        const uint32_t of_port = stream % K::kv_ports;
-        const uint32_t left = block.tokens - page * kPageTokens;
-        const uint32_t tokens = left < kPageTokens ? left : kPageTokens;
-        const bool kept = block.keeps(of_port, tokens * steps);
-        PageRequest request = {
-            false, false, stream / K::kv_ports,
-            id / K::kv_streams * layout.page_words() + layer * layout.layer_words(), tokens};
-        const Command command = {kPage, kept, 0, page * kPageTokens, tokens, {}};
+      if (page < keys.pages) {
+        const PlannedPage<K> next = plan_page<K>(keys, get_lane(key_ids, page % kFieldsPerWord),
+                                                 page, layer, steps, layout);
         HLS_UNROLL_AHEAD
         for (uint32_t port = 0; port < K::kv_ports; ++port) {
           HLS_UNROLL
-          if (port != of_port) continue;
-          if (pass == 0 || !kept) {
-            requests[port].write(request);
-            scored[port].write(command);
+          if (port != next.port) continue;
+          requests[port].write(next.keys);
+          scored[port].write(next.command);
+        }
+      }
+      if (page < values.pages) {
+        const PlannedPage<K> next = plan_page<K>(values, get_lane(value_ids, page % kFieldsPerWord),
+                                                 page, layer, steps, layout);
+        PageRequest request = next.keys;
+        request.values = true;
+        HLS_UNROLL_AHEAD
+        for (uint32_t port = 0; port < K::kv_ports; ++port) {
+          HLS_UNROLL
+          if (port != next.port) continue;
+          if (!next.command.flag) {
+            requests[port].write(next.keys);
+            scored[port].write(next.command);
           }
-          if (pass == 1) {
-            request.values = true;
-            requests[port].write(request);
-            softened[port].write(command);
-            summed[port].write(command);
-          }
+          requests[port].write(request);
+          softened[port].write(next.command);
+          summed[port].write(next.command);
         }
       }
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/hls/latency.h"
+#include "kernels/hls/storage.h"
 #include "kernels/modules/packed_products.h"
 #include "kernels/modules/token_walk.h"
 
@@ -130,6 +131,7 @@ void score_keys(const ModelInfo info, Stream<Command>& commands, Stream<Word>& q
       while (walk.busy()) {
         HLS_TRIPS(1, K::context * Engine::row_steps * Engine::head_cycles)
         HLS_PIPELINE(1)
+        HLS_DISTANCE(best, kTokenCycles)
         HLS_DEPTH(kScoreDepth)
         if (walk.loads()) {
           if (walk.word == 0) to = BankPlace<K>::first();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/hls/latency.h"
+#include "kernels/hls/storage.h"
 #include "kernels/modules/token_walk.h"
 
 namespace flexllm {
@@ -58,12 +59,14 @@ void soften_scores(const ModelInfo info, Stream<Command>& commands,
     while (walk.busy()) {
       HLS_TRIPS(1, K::context * Engine::row_steps)
       HLS_PIPELINE(1)
+      HLS_DISTANCE(sum, kTokenCycles)
       HLS_DEPTH(kSoftenDepth)
       if (walk.works()) {
         const uint32_t at = walk.at();
         const LaneFloats<Engine::lanes> score = scores.read();
-        if (walk.at_first_row()) held[walk.step] = value_scales.read();
-        const LaneFloats<Engine::pairs> value_scale = held[walk.step];
+        const LaneFloats<Engine::pairs> value_scale =
+            walk.at_first_row() ? value_scales.read() : held[walk.step];
+        if (walk.at_first_row()) held[walk.step] = value_scale;
         const SoftmaxLevels<Engine::lanes> of = level[at];
         LaneSums<Engine::lanes> denominator = sum[at];
         Numerators<Engine::lanes> out;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/hls/latency.h"
+#include "kernels/hls/storage.h"
 #include "kernels/modules/token_walk.h"
 
 namespace flexllm {
@@ -52,6 +53,7 @@ void accumulate_values(const ModelInfo info, Stream<Command>& commands, Stream<W
     while (walk.busy()) {
       HLS_TRIPS(1, K::context * Engine::row_steps * Engine::head_cycles)
       HLS_PIPELINE(1)
+      HLS_DISTANCE(sum, kTokenCycles)
       if (walk.loads()) {
         if (walk.word == 0) to = BankPlace<K>::first();
         value[to.bank][to.at(walk.loaded_buffer())] = values.read();

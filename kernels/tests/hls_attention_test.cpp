@@ -1,10 +1,16 @@
 // Testbenches of the KV pages and of attention: records written, queries quantised, pages planned,
 // outputs against the plain formula of docs/numerics.md, section 5.
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "kernels/hls/simulation.h"
 #include "kernels/tests/attention_bench.h"
 #include "kernels/tops/attention.h"
+
+#if !FLEXLLM_HLS_TYPES
+#include "kernels/hls/timeline.h"
+#endif
 
 namespace flexllm::kernels {
 namespace {
@@ -384,6 +390,67 @@ TEST(SharedDot, MultipliesTheExtremes) {
   SharedDot<1, 16>::run(query, key, 3, dot);
   EXPECT_EQ(dot[0], 16 * 127 * 128);
 }
+
+#if !FLEXLLM_HLS_TYPES
+
+// As decode is built for a model whose heads fill the lanes.
+template <uint32_t Ports>
+struct Timed {
+  static constexpr uint32_t rows = 4;
+  static constexpr uint32_t heads = 32;
+  static constexpr uint32_t kv_heads = 8;
+  static constexpr uint32_t head_dim = 64;
+  static constexpr uint32_t context = 512;
+  static constexpr uint32_t kv_streams = 4;
+  static constexpr uint32_t kv_ports = Ports;
+  static constexpr uint32_t attention_rows = 1;
+  static constexpr uint32_t head_parallel = 4;
+  static constexpr uint32_t kv_parallel = 32;
+};
+
+// Cycles of four rows of four sequences, each behind 511 tokens that are dealt to all ports.
+template <uint32_t Ports>
+uint64_t timed_attention() {
+  typedef Timed<Ports> K;
+  const ModelInfo info = model_info(K::heads, K::kv_heads, K::head_dim, 255);
+  Rows given;
+  for (uint32_t s = 0; s < K::rows; ++s) {
+    given.rows.emplace_back(s, K::context - 1);
+    given.pages.emplace_back(K::context / kPageTokens);
+    std::iota(given.pages[s].begin(), given.pages[s].end(), 16 * s);
+  }
+  const Pages<K> memory(info.kv(), 16 * K::rows);
+  LaunchInfo launch;
+  const std::vector<Word> desc = given.descriptor(launch);
+  simulation::Timeline timeline;
+  for (uint32_t port = 0; port < Ports; ++port) {
+    const size_t at = timeline.add_port({.name = "kv[" + std::to_string(port) + "]"});
+    for (uint32_t arena = port; arena < K::kv_streams; arena += Ports) {
+      timeline.add_range(at, memory.words[arena].data(), memory.words[arena].size() * sizeof(Word));
+    }
+  }
+  Fifo<Word, 1> queries("queries");
+  Fifo<Word, 1> outputs("outputs");
+  for (uint32_t r = 0; r < launch.rows; ++r) send_row(Floats(info.attention(), 1.0f), queries);
+  const simulation::Scope scope({.timeline = &timeline});
+  attend<K>(desc.data(), memory.arenas, launch, info, kLayer, queries, outputs);
+  return timeline.report().cycles;
+}
+
+TEST(Attention, TakesTheCyclesOfItsEngines) {
+  // A token takes 8 steps of 2 parts; the values of a row go with the keys of the next.
+  const uint64_t row = 512 * 16;
+  for (const auto& [ports, cycles] : {std::pair<uint64_t, uint64_t>{1, timed_attention<1>()},
+                                      {2, timed_attention<2>()},
+                                      {4, timed_attention<4>()}}) {
+    SCOPED_TRACE(std::to_string(ports) + " ports");
+    const uint64_t passes = 5 * row / ports;
+    // Pages and passes that wait for each other; for a row its output and queries; the start.
+    EXPECT_LT(cycles, passes + passes / 25 + 4 * (128 + 32) + 600);
+  }
+}
+
+#endif
 
 }  // namespace
 }  // namespace flexllm::kernels

@@ -1,6 +1,7 @@
 // Attention as dataflow regions.
 #pragma once
 
+#include "kernels/hls/storage.h"
 #include "kernels/modules/attention.h"
 #include "kernels/tops/linear.h"
 
@@ -40,6 +41,8 @@ void attend(const Word* desc, const PageArenas<K::kv_streams> pages, const Launc
   Fifo<Numerators<Engine::lanes>, 64> numerators[K::kv_ports];
   Fifo<LaneSums<Engine::lanes>, 2> denominators[K::kv_ports];
   Fifo<LaneSums<Engine::drained>, 2> sums[K::kv_ports];
+  HLS_URAM_FIFO(scores)
+  HLS_URAM_FIFO(value_scales)
   name_streams(requests, "requests");
   name_streams(scored, "scored");
   name_streams(softened, "softened");
