@@ -23,7 +23,7 @@ TEST_F(EngineTest, StatesItsLimits) {
   EXPECT_EQ(limits.layers, 2u);
   EXPECT_EQ(limits.vocab, 1024u);
   // 32 tokens x 2 layers x (1 scale word + 2 x 4 head words) of 64 bytes; 4 MiB in each arena.
-  EXPECT_EQ(limits.pages, 4u * ((4u << 20) / (32 * 2 * 9 * 64)));
+  EXPECT_EQ(limits.pages, 8u * ((2u << 20) / (32 * 2 * 9 * 64)));
   EXPECT_EQ(engine->pages().total(), limits.pages);
 }
 

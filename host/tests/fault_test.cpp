@@ -112,12 +112,12 @@ TEST_F(FaultTest, AFailedCopyNamesTheBufferAndNeedsRecovery) {
   const auto pages = *engine->pages().allocate(1);
   const Launch launch = chunk(Stage::decode, pages, 0, {1});
   for (const char* to_card : {"true", "false"}) {
-    inject(std::string(R"({"fault": "sync_fails", "bank": "HBM[20]", "to_card": )") + to_card +
+    inject(std::string(R"({"fault": "sync_fails", "bank": "HBM[26]", "to_card": )") + to_card +
            "}");
     const auto failed = engine->run(launch);
     ASSERT_FALSE(failed.has_value());
     EXPECT_EQ(failed.error().kind, Kind::copy_failed);
-    EXPECT_NE(failed.error().message.find("in HBM[20]"), std::string::npos)
+    EXPECT_NE(failed.error().message.find("in HBM[26]"), std::string::npos)
         << failed.error().message;
     EXPECT_FALSE(engine->start(launch).has_value());
     ASSERT_TRUE(engine->recover().has_value());

@@ -44,7 +44,7 @@ TEST_F(MemoryMapFile, IsRead) {
   ASSERT_TRUE(map.has_value()) << map.error().message;
   EXPECT_EQ(map->accelerator, "u280-combined");
   EXPECT_EQ(map->weight_streams, 16u);
-  EXPECT_EQ(map->kv_streams, 4u);
+  EXPECT_EQ(map->kv_streams, 8u);
   EXPECT_EQ(map->maxima.prefill_rows, 256u);
   ASSERT_NE(map->kernel("decode"), nullptr);
   EXPECT_EQ(map->kernel("recall"), nullptr);

@@ -92,7 +92,13 @@ class Directives(unittest.TestCase):
                          ["#pragma HLS " + text for text in self.EXPECTED.values()])
 
     def test_other_compilers_see_nothing(self):
-        self.assertEqual(self.preprocess(), [])
+        self.assertEqual(self.preprocess("-DFLEXLLM_AP_TYPES"), [])
+
+    def test_the_simulation_counts_time_and_sees_nothing_else(self):
+        lines = self.preprocess()
+        self.assertEqual(lines[-1], "::flexllm::kernels::simulation::advance(2);")
+        self.assertNotIn("#pragma HLS", "\n".join(lines))
+        self.assertEqual(sum("simulation::advance(2)" in line for line in lines), 1)
 
 
 if __name__ == "__main__":
