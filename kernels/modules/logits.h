@@ -233,14 +233,16 @@ void sum_exponentials(uint32_t rows, uint32_t vocab, Stream<RowExtrema>& extrema
   }
 }
 
+// From the operand to the result of log.
+constexpr uint32_t kLogDepth =
+    latency::add + latency::divide + 5 * (latency::multiply + latency::add) + latency::multiply;
+
 // log-sum-exp and target log-probability: completes the record of each row.
 //   K     shape
 // Cycles: 16 per row, far below those of its sum. DSP: 8 to fold, 27 for the logarithm.
 template <typename K>
 void complete_records(uint32_t rows, uint32_t vocab, Stream<RowExtrema>& summed,
                       Stream<Word>& partials, Stream<Word>& records) {
-  constexpr uint32_t kLogDepth =
-      latency::add + latency::divide + 5 * (latency::multiply + latency::add) + latency::multiply;
   const uint32_t words = float_words(vocab);
   for (uint32_t i = 0; i < rows; ++i) {
     HLS_TRIPS(1, K::rows)

@@ -2,8 +2,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/modules/logits.h"
 #include "kernels/tests/module_bench.h"
+#include "kernels/tests/module_time.h"
+#include "kernels/tops/outputs.h"
 
 namespace flexllm::kernels {
 namespace {
@@ -106,6 +107,74 @@ TEST(RowResult, ZerosOfBothSignsAreATie) {
   logits[20] = 0.0f;
   run_row(logits, 10);
 }
+
+#if !FLEXLLM_HLS_TYPES
+
+// Cycles of find_largest on one row.
+uint64_t search_cycles(const Floats& logits) {
+  const auto vocab = static_cast<uint32_t>(logits.size());
+  Fifo<RowInfo, 1> list("list");
+  Fifo<Word, 1> words("words");
+  Fifo<RowExtrema, 1> extrema("extrema");
+  Fifo<Word, 1> largest("largest");
+  list.write(RowInfo{});
+  send_row(logits, words);
+  return timed_cycles([&] {
+    HLS_DATAFLOW("bench");
+    HLS_TASK(find_largest<Shape>(1, vocab, list, words, extrema, largest));
+    HLS_DATAFLOW_END();
+  });
+}
+
+TEST(LogitTime, OnlyCandidatesCostACycle) {
+  constexpr uint32_t kVocab = 32768;
+  Floats logits(kVocab);
+  std::iota(logits.begin(), logits.end(), 0.0f);
+  EXPECT_EQ(search_cycles(logits), kRegionCycles + kVocab / 16 + kVocab + 9);
+  std::reverse(logits.begin(), logits.end());
+  // The last of the first 64 enters as the fifth word is compared, which therefore is offered too.
+  EXPECT_EQ(search_cycles(logits), kRegionCycles + kVocab / 16 + 64 + 16 + 9);
+  std::mt19937 random(3);
+  std::shuffle(logits.begin(), logits.end(), random);
+  const uint64_t candidates = search_cycles(logits) - kRegionCycles - kVocab / 16 - 9;
+  EXPECT_GT(candidates, 64u * 6);  // 64 * (1 + ln 512) = 463
+  EXPECT_LT(candidates, 64u * 9);
+}
+
+// Shape of whole row results.
+struct Results {
+  static constexpr uint32_t rows = 6;
+  static constexpr uint32_t vocab = 16384;
+};
+
+TEST(LogitTime, ARowIsSummedWhileTheNextIsSearched) {
+  std::mt19937 random(4);
+  std::vector<Word> desc(Results::rows, zero_word());
+  std::vector<Word> scratch(Results::rows * logits_words(Results::vocab));
+  for (uint32_t row = 0; row < Results::rows; ++row) {
+    set_lane(desc[row], row_field::flags, row_flag::needs_logits | row_flag::row_result);
+    set_lane(desc[row], row_field::logits_slot, row);
+    set_lane(desc[row], row_field::row_result, row * kRowResultWords);
+  }
+  for (Word& word : scratch) {
+    for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
+      set_float(word, lane, static_cast<float>(random() % 100000) / 5000.0f);
+    }
+  }
+  std::vector<Word> result(Results::rows * kRowResultWords);
+  LaunchInfo launch = {};
+  launch.rows = Results::rows;
+  launch.logits_rows = Results::rows;
+  ModelInfo info = {};
+  info.vocab = Results::vocab;
+  const uint64_t cycles = timed_cycles([&] {
+    run_row_results<Results, 8>(desc.data(), scratch.data(), result.data(), launch, info);
+  });
+  const uint64_t words = Results::vocab / kFloatsPerWord;
+  EXPECT_LT(cycles, words * (2 * Results::rows + 1) + 1500);
+}
+
+#endif
 
 }  // namespace
 }  // namespace flexllm::kernels

@@ -1,10 +1,12 @@
-// Testbenches of the modules that work on rows: norm, Hadamard, quantiser, head assembly and
-// packing.
+// Testbenches of the modules that work on rows: norm, Hadamard, quantiser, and the stores behind a
+// matrix.
 #include "kernels/modules/hadamard.h"
-#include "kernels/modules/heads.h"
 #include "kernels/modules/norm.h"
 #include "kernels/modules/quantize.h"
+#include "kernels/modules/rows.h"
+#include "kernels/modules/stores.h"
 #include "kernels/tests/module_bench.h"
+#include "kernels/tests/module_time.h"
 
 namespace flexllm::kernels {
 namespace {
@@ -73,6 +75,29 @@ TEST(TransformBlocks, EqualsTheContractForEveryBlock) {
   }
 }
 
+template <uint32_t MaxBlock, uint32_t Interval>
+void transform_in_one_block(std::mt19937& random, uint32_t block) {
+  SCOPED_TRACE(std::to_string(block) + " of " + std::to_string(MaxBlock));
+  Fifo<Word, 1> in("in");
+  Fifo<Word, 1> out("out");
+  const std::vector<Floats> rows = {random_floats(random, block), random_floats(random, block)};
+  for (const Floats& row : rows) send_row(row, in);
+  transform_blocks<MaxBlock, Interval>(2, block, block, 0.25f, in, out);
+  for (const Floats& row : rows) {
+    expect_same_bits(reference_hadamard(row, block, 0.25f), receive_row(block, out));
+  }
+  EXPECT_TRUE(out.empty());
+}
+
+TEST(TransformBlocks, TakesAnyPowerOfTwo) {
+  std::mt19937 random(6);
+  transform_in_one_block<8192, 1>(random, 8192);
+  transform_in_one_block<8192, 2>(random, 4096);
+  transform_in_one_block<1024, 4>(random, 1024);
+  transform_in_one_block<32, 1>(random, 32);
+  transform_in_one_block<16, 1>(random, 16);
+}
+
 TEST(TransformBlocks, PassesRowsThroughWithoutABlock) {
   std::mt19937 random(4);
   Fifo<Word, 1> in("in");
@@ -132,106 +157,168 @@ TEST(QuantizeRows, EqualsTheContractForEverySize) {
   }
 }
 
-struct HeadShape {
+// Tiles of `outputs` outputs in the order in which arrays deliver them; element i of a row is
+// value(row, i), padding -1.
+template <uint32_t Arrays, typename Value>
+void send_tiles(const Stage& stage, uint32_t outputs, const Value& value, Stream<TileValues>& out) {
+  TileOrder at = TileOrder::first();
+  for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) {
+    TileValues tile;
+    for (uint32_t r = 0; r < kTileRows; ++r) {
+      const uint32_t output = at.tile * kTileRows + r;
+      tile.value[r] = output < outputs ? value(at.row, output) : -1.0f;
+    }
+    out.write(tile);
+    at.template advance<Arrays>(stage);
+  }
+}
+
+struct GateShape {
   static constexpr uint32_t rows = 20;
-  static constexpr uint32_t heads = 6;
-  static constexpr uint32_t kv_heads = 4;
-  static constexpr uint32_t head_dim = 64;
-  static constexpr uint32_t weight_ports = 3;
+  static constexpr uint32_t ffn = 256;
+  static constexpr uint32_t hidden = 256;
   static constexpr uint32_t arrays = 3;
 };
 
-// Tiles of a matrix with `outputs` rows in the order in which the arrays deliver them: output o of
-// row r is 1000 r + o; padding is -1.
-void send_tiles(const Stage& stage, Stream<TileValues>& out) {
-  for (uint32_t pass = 0; pass * HeadShape::arrays < stage.tiles; ++pass) {
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      for (uint32_t port = 0; port < HeadShape::arrays; ++port) {
-        const uint32_t tile = pass * HeadShape::arrays + port;
-        if (tile >= stage.tiles) continue;
-        for (uint32_t i = 0; i < stage.rows_of_block(block); ++i) {
-          TileValues values;
-          for (uint32_t r = 0; r < kTileRows; ++r) {
-            const uint32_t output = tile * kTileRows + r;
-            values.value[r] = output < stage.outputs
-                                  ? static_cast<float>(1000 * (block * kBlockRows + i) + output)
-                                  : -1.0f;
-          }
-          out.write(values);
-        }
-      }
+template <uint32_t Lanes>
+void gate_rows(uint32_t size) {
+  SCOPED_TRACE(std::to_string(size) + " outputs, " + std::to_string(Lanes) + " lanes");
+  std::mt19937 random(size);
+  Stage stage = {};
+  stage.kind = kGateUp;
+  stage.rows = 19;
+  stage.outputs = size;
+  stage.tiles = gate_up_tiles(size);
+  stage.result = 7;
+  std::vector<Floats> gates;
+  std::vector<Floats> ups;
+  for (uint32_t row = 0; row < stage.rows; ++row) {
+    gates.push_back(random_floats(random, size));
+    ups.push_back(random_floats(random, size));
+  }
+  Fifo<TileValues, 1> tiles("tiles");
+  Fifo<Store, 1> stores("stores");
+  send_tiles<GateShape::arrays>(
+      stage, kTileRows * stage.tiles,
+      [&](uint32_t row, uint32_t output) {
+        const uint32_t i = output / (2 * kTileRows) * kTileRows + output % kTileRows;
+        if (i >= size) return 0.0f;
+        return output / kTileRows % 2 == 0 ? gates[row][i] : ups[row][i];
+      },
+      tiles);
+  gate_with_silu<GateShape, Lanes>(stage, tiles, stores);
+  uint32_t words = 0;
+  for (Store store = stores.read(); !store.last; store = stores.read(), ++words) {
+    const uint32_t row = (store.address - 7) / float_words(size);
+    const uint32_t begin = (store.address - 7) % float_words(size) * kFloatsPerWord;
+    ASSERT_LT(row, stage.rows);
+    for (uint32_t lane = 0; lane < kFloatsPerWord && begin + lane < size; ++lane) {
+      const float gate = gates[row][begin + lane];
+      const float up = ups[row][begin + lane];
+      const float e = exp_nonpositive(gate < 0.0f ? gate : -gate);
+      const float y = gate * ((gate < 0.0f ? e : 1.0f) / (1.0f + e)) * up;
+      ASSERT_EQ(bits_of(get_float(store.data, lane)), bits_of(y));
     }
+  }
+  EXPECT_EQ(words, stage.rows * float_words(size));
+}
+
+TEST(GateWithSilu, EqualsTheFormulaWithAnyLanes) {
+  for (const uint32_t size : {4u, 36u, 64u, 180u}) {
+    gate_rows<1>(size);
+    gate_rows<4>(size);
+    gate_rows<16>(size);
   }
 }
 
-TEST(AssembleHeads, CutsEveryRowIntoItsHeads) {
-  for (const uint32_t head_dim : {8u, 16u, 24u, 40u, 64u}) {
-    SCOPED_TRACE(head_dim);
-    const uint32_t heads = 14;
-    Stage stage = {};
-    stage.kind = kQkv;
-    stage.rows = 19;  // a full block and a part of one
-    stage.outputs = heads * head_dim;
-    stage.tiles = row_tiles(stage.outputs);
-    Fifo<TileValues, 1> tiles("tiles");
-    Fifo<HeadTag, 1> tags("tags");
-    Fifo<Word, 1> words("words");
-    send_tiles(stage, tiles);
-    assemble_heads<HeadShape>(stage, head_dim, tiles, tags, words);
-    std::vector<uint32_t> next(stage.rows, 0);
-    for (uint32_t i = 0; i < heads * stage.rows; ++i) {
-      const HeadTag tag = tags.read();
-      ASSERT_EQ(tag.head, next[tag.row]++) << "heads of a row ascend";
-      const Floats x = receive_row(head_dim, words);
-      for (uint32_t e = 0; e < head_dim; ++e) {
-        ASSERT_EQ(x[e], static_cast<float>(1000 * tag.row + tag.head * head_dim + e));
-      }
-    }
-    EXPECT_TRUE(words.empty());
+TEST(AddResidual, AddsTheWordsThatAreThere) {
+  Stage stage = {};
+  stage.kind = kDown;
+  stage.rows = 18;
+  stage.outputs = 68;
+  stage.tiles = row_tiles(68);
+  Fifo<TileValues, 1> tiles("tiles");
+  Fifo<Word, 1> residuals("residuals");
+  Fifo<Store, 1> stores("stores");
+  std::vector<Word> scratch(stage.rows * float_words(68));
+  for (uint32_t i = 0; i < scratch.size() * kFloatsPerWord; ++i) {
+    set_float(scratch[i / kFloatsPerWord], i % kFloatsPerWord, static_cast<float>(i));
   }
+  send_tiles<GateShape::arrays>(
+      stage, 68, [](uint32_t row, uint32_t i) { return static_cast<float>(1000 * row + i); },
+      tiles);
+  read_residuals<GateShape>(scratch.data(), stage, residuals);
+  add_residual<GateShape>(stage, tiles, residuals, stores);
+  std::vector<uint32_t> written(scratch.size(), 0);
+  for (Store store = stores.read(); !store.last; store = stores.read()) {
+    ++written[store.address];
+    const uint32_t row = store.address / float_words(68);
+    for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
+      const uint32_t i = store.address % float_words(68) * kFloatsPerWord + lane;
+      if (i >= 68) continue;
+      ASSERT_EQ(get_float(store.data, lane),
+                static_cast<float>(1000 * row + i) +
+                    static_cast<float>(store.address * kFloatsPerWord + lane));
+    }
+  }
+  for (const uint32_t count : written) EXPECT_EQ(count, 1u);
+  EXPECT_TRUE(residuals.empty());
 }
 
-TEST(PackQueries, PutsHeadsSideBySide) {
-  for (const uint32_t head_dim : {8u, 16u, 24u, 40u, 64u}) {
-    SCOPED_TRACE(head_dim);
-    ModelInfo info = {};
-    info.heads = 5;
-    info.head_dim = head_dim;
-    Stage stage = {};
-    stage.kind = kQkv;
-    stage.rows = 3;
-    stage.result = 100;
-    Fifo<HeadTag, 1> tags("tags");
-    Fifo<Word, 1> words("words");
-    Fifo<Store, 1> stores("stores");
-    for (uint32_t head = 0; head < info.heads; ++head) {
-      for (uint32_t row = 0; row < stage.rows; ++row) {  // rows in turn, as tiles deliver them
-        tags.write(HeadTag{row, head});
-        Floats x(head_dim);
-        for (uint32_t e = 0; e < head_dim; ++e) {
-          x[e] = static_cast<float>(1000 * row + head * head_dim + e);
-        }
-        send_row(x, words);
-      }
-    }
-    pack_queries<HeadShape>(stage, info, tags, words, stores);
-    const uint32_t row_words = float_words(info.attention());
-    std::vector<uint32_t> written(stage.rows * row_words, 0);
-    for (Store store = stores.read(); !store.last; store = stores.read()) {
-      const uint32_t at = store.address - stage.result;
-      ASSERT_LT(at, written.size());
-      ++written[at];
-      for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
-        const uint32_t element = at % row_words * kFloatsPerWord + lane;
-        const float expected = element < info.attention()
-                                   ? static_cast<float>(1000 * (at / row_words) + element)
-                                   : 0.0f;
-        ASSERT_EQ(get_float(store.data, lane), expected);
-      }
-    }
-    for (const uint32_t count : written) EXPECT_EQ(count, 1u);
-  }
+#if !FLEXLLM_HLS_TYPES
+
+TEST(RowTime, HadamardTakesAWordACycle) {
+  Fifo<Word, 1> in("in");
+  Fifo<Word, 1> out("out");
+  for (uint32_t row = 0; row < 3; ++row) send_row(Floats(2560, 1.0f), in);
+  const uint64_t cycles = timed_cycles([&] {
+    HLS_DATAFLOW("bench");
+    HLS_TASK(transform_blocks<kMaxHadamardBlock>(3, 2560, 512, 1.0f, in, out));
+    HLS_DATAFLOW_END();
+  });
+  EXPECT_EQ(cycles, kRegionCycles + 3 * 160 + 31);
 }
+
+TEST(RowTime, NormSumsARowWhileItScalesTheOneBefore) {
+  Fifo<Word, 1> gains("gains");
+  Fifo<Word, 1> in("in");
+  Fifo<Word, 1> out("out");
+  send_row(Floats(2048, 1.0f), gains);
+  for (uint32_t row = 0; row < 6; ++row) send_row(Floats(2048, 1.0f), in);
+  const uint64_t cycles =
+      timed_cycles([&] { normalize<2048>(6, 2048, true, 1e-5f, gains, in, out); });
+  EXPECT_GE(cycles, 7 * 256u);
+  EXPECT_LT(cycles, 7 * 256u + 120 + kRegionCycles);
+}
+
+TEST(RowTime, QuantiserTakesAWordACycle) {
+  Fifo<Word, 1> in("in");
+  Fifo<AsymmetricScale, 1> scales("scales");
+  Fifo<Word, 1> out("out");
+  for (uint32_t row = 0; row < 6; ++row) send_row(Floats(2048, 1.0f), in);
+  const uint64_t cycles = timed_cycles([&] { quantize_rows<2048>(6, 2048, 15, in, scales, out); });
+  EXPECT_GE(cycles, 7 * 128u);
+  EXPECT_LT(cycles, 7 * 128u + kScaleDelay + 20 + kRegionCycles);
+}
+
+TEST(RowTime, GateTakesAStepForEachOfItsLanes) {
+  Stage stage = {};
+  stage.kind = kGateUp;
+  stage.rows = 5;
+  stage.outputs = 128;
+  stage.tiles = gate_up_tiles(128);
+  Fifo<TileValues, 1> tiles("tiles");
+  Fifo<Store, 1> stores("stores");
+  for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) tiles.write(TileValues{});
+  const uint64_t cycles = timed_cycles([&] {
+    HLS_DATAFLOW("bench");
+    HLS_TASK(gate_with_silu<GateShape, 4>(stage, tiles, stores));
+    HLS_DATAFLOW_END();
+  });
+  EXPECT_EQ(cycles, kRegionCycles + 4 * 5 * (1 + 8));
+}
+
+#endif
 
 }  // namespace
 }  // namespace flexllm::kernels
