@@ -1,0 +1,9 @@
+// The quantiser of activations alone, for csim, csynth and cosim.
+#include "kernels/modules/quantize.h"
+
+using namespace flexllm::kernels;
+
+extern "C" void quantize_top(uint32_t rows, uint32_t size, uint32_t levels, Stream<Word>& in,
+                             Stream<AsymmetricScale>& scales, Stream<Word>& out) {
+  quantize_rows<2048>(rows, size, levels, in, scales, out);
+}
