@@ -91,7 +91,7 @@ inline void multiply_lanes(const Word& weights, const Word& inputs, uint32_t ste
 template <typename A>
 struct ArrayPosition {
   uint32_t tile;
-  uint32_t block;
+  uint32_t rows_left;  // in the block and behind it
   uint32_t weight_plane;
   uint32_t word;
   uint32_t plane;
@@ -99,7 +99,9 @@ struct ArrayPosition {
   uint32_t r0;
   uint32_t i0;
 
-  static ArrayPosition first(uint32_t tile) { return ArrayPosition{tile, 0, 0, 0, 0, 0, 0, 0}; }
+  static ArrayPosition first(uint32_t tile, const Stage& stage) {
+    return ArrayPosition{tile, stage.rows, 0, 0, 0, 0, 0, 0};
+  }
 
   bool begins_word() const { return plane == 0 && step == 0 && r0 == 0 && i0 == 0; }
   bool begins_group() const { return word % kGroupWords == 0 && plane == 0 && i0 == 0; }
@@ -108,7 +110,6 @@ struct ArrayPosition {
            r0 + A::row_parallel == kTileRows && i0 + A::input_parallel == kInputsPerWord;
   }
 
-  // `tiles` more for the next tile of the array.
   void advance(const Stage& stage, const Precision& precision, uint32_t words, uint32_t arrays) {
     i0 += A::input_parallel;
     if (i0 < kInputsPerWord) return;
@@ -117,7 +118,7 @@ struct ArrayPosition {
     if (r0 < kTileRows) return;
     r0 = 0;
     ++step;
-    if (step * A::token_parallel < stage.rows_of_block(block)) return;
+    if (step < ArraySteps<A>::steps && step * A::token_parallel < rows_left) return;
     step = 0;
     if (++plane < precision.activation_planes) return;
     plane = 0;
@@ -125,8 +126,11 @@ struct ArrayPosition {
     word = 0;
     if (++weight_plane < precision.weight_planes) return;
     weight_plane = 0;
-    if (++block < stage.blocks()) return;
-    block = 0;
+    if (rows_left > kBlockRows) {
+      rows_left -= kBlockRows;
+      return;
+    }
+    rows_left = stage.rows;
     tile += arrays;
   }
 };
@@ -149,7 +153,7 @@ void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
   HLS_PARTITION(sums, 0)
   Word weight = zero_word();
   Word input = zero_word();
-  for (ArrayPosition<A> at = ArrayPosition<A>::first(array); at.tile < stage.tiles;
+  for (ArrayPosition<A> at = ArrayPosition<A>::first(array, stage); at.tile < stage.tiles;
        at.advance(stage, precision, words, K::arrays)) {
     HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
@@ -181,13 +185,15 @@ void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
 template <typename A>
 struct FoldPosition {
   uint32_t tile;
-  uint32_t block;
+  uint32_t rows_left;  // in the block and behind it
   uint32_t plane;
   uint32_t group;
   uint32_t step;
   uint32_t cycle;  // of the GroupSums
 
-  static FoldPosition first(uint32_t tile) { return FoldPosition{tile, 0, 0, 0, 0, 0}; }
+  static FoldPosition first(uint32_t tile, const Stage& stage) {
+    return FoldPosition{tile, stage.rows, 0, 0, 0, 0};
+  }
 
   static constexpr uint32_t chunks() { return kTileRows / ArraySteps<A>::fold_lanes; }
   uint32_t token() const { return cycle / chunks(); }  // of the step
@@ -198,14 +204,17 @@ struct FoldPosition {
     if (++cycle < ArraySteps<A>::fold_cycles) return;
     cycle = 0;
     ++step;
-    if (step * A::token_parallel < stage.rows_of_block(block)) return;
+    if (step < ArraySteps<A>::steps && step * A::token_parallel < rows_left) return;
     step = 0;
     if (++group < groups) return;
     group = 0;
     if (++plane < precision.weight_planes) return;
     plane = 0;
-    if (++block < stage.blocks()) return;
-    block = 0;
+    if (rows_left > kBlockRows) {
+      rows_left -= kBlockRows;
+      return;
+    }
+    rows_left = stage.rows;
     tile += arrays;
   }
 };
@@ -235,13 +244,16 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
   Word kept[kWords];
   Accumulator totals[kLanes][kBlockRows * kTileRows / kLanes];
   HLS_PARTITION(totals, 1)
+#if defined(__VITIS_HLS__)  // a total is met again 16 cycles later at the earliest
+  HLS_PRAGMA(HLS dependence variable = totals type = inter false)
+#endif
   GroupSums<A> group = {};
   HLS_PARTITION(group.value, 0)
   TileSums result = {};
   HLS_PARTITION(result.value, 0)
   Word q_sum = zero_word();
   Word multiplier = zero_word();
-  for (Position at = Position::first(array); at.tile < stage.tiles;
+  for (Position at = Position::first(array, stage); at.tile < stage.tiles;
        at.advance(stage, precision, groups, K::arrays)) {
     HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
@@ -250,7 +262,7 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
       group = sums.read();
       if (at.step == 0 && at.plane == 0) q_sum = q_sums.read();
       if (at.step == 0 && at.group % 2 == 0 && precision.grouped) {
-        if (at.block == 0 && at.plane == 0) {
+        if (at.rows_left == stage.rows && at.plane == 0) {
           multiplier = multipliers.read();
           kept[at.group / 2] = multiplier;
         } else {
@@ -276,7 +288,7 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
       result.value[row] = total;
     }
     if (at.group + 1 == groups && at.plane + 1 == precision.weight_planes &&
-        at.chunk() + 1 == Position::chunks() && at.row() < stage.rows_of_block(at.block)) {
+        at.chunk() + 1 == Position::chunks() && at.row() < at.rows_left) {
       out.write(result);
     }
   }
