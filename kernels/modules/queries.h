@@ -31,7 +31,7 @@ inline uint32_t largest_magnitude_bits(const Word& word, uint32_t half) {
 //   K     shape
 // Cycles: per row attention / 16 to read it and find the largest magnitudes, heads for the scales,
 // heads * ceil(head_dim / 16) to quantise, and the latencies of three loops.
-// Memory: heads * head_dim floats. DSP: 16 multipliers.
+// Memory: heads * head_dim floats. DSP: 17 float multipliers and 16 adders.
 template <typename K, typename Words, typename Factors>
 void quantize_queries(uint32_t rows, const ModelInfo info, Stream<Word>& in,
                       Words (&words)[K::kv_ports], Factors (&factors)[K::kv_ports]) {
@@ -86,7 +86,7 @@ void quantize_queries(uint32_t rows, const ModelInfo info, Stream<Word>& in,
     for (uint32_t i = 0; i < info.heads * head_cycles; ++i) {
       HLS_TRIPS(1, K::heads * divide_up(K::head_dim, kFloatsPerWord))
       HLS_PIPELINE(1)
-      HLS_DEPTH(latency::multiply + latency::to_int)
+      HLS_DEPTH(latency::multiply + 2 * latency::compare + latency::add)
       const uint32_t place = (2 * at) % (kBytesPerWord / kHalfFloats);  // of the word
       if (place == 0) packed = zero_word();
       Word side_word[2];

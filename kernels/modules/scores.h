@@ -90,6 +90,7 @@ void score_keys(const ModelInfo info, Stream<Command>& commands, Stream<Word>& q
   TokenWalk<K> walk;
   walk.words = layout.token_words();
   walk.steps = map.steps;
+  walk.least = kTokenCycles;
   walk.parts = divide_up(info.head_dim, Engine::elements);
   Word query[Engine::lanes][Engine::row_steps * Engine::head_words];
   HLS_PARTITION(query, 1)

@@ -9,23 +9,28 @@
 namespace flexllm {
 namespace kernels {
 
-// Score to numerator: a difference, exp, two multiplications, rounding. exp is a multiplication, a
-// rounding (two additions), two reductions, four steps of Horner, two more operations, the scaling.
-constexpr uint32_t kExpDepth = latency::compare + latency::multiply + 2 * latency::add +
-                               2 * (latency::multiply + latency::add) +
-                               4 * (latency::multiply + latency::add) + latency::multiply +
-                               2 * latency::add + latency::multiply;
+// exp: a bound and a rounding, the reduced argument, four steps of Horner, the square's and the
+// last terms, the power of two.
+constexpr uint32_t kExpDepth = latency::compare + (latency::multiply + 2 * latency::add) +
+                               (latency::multiply + 2 * latency::add) +
+                               4 * (latency::multiply + latency::add) +
+                               (latency::multiply + 2 * latency::add) + latency::multiply;
+// Score to numerator: a difference, exp, two multiplications, a quantiser.
 constexpr uint32_t kSoftenDepth = latency::chip_read + latency::add + kExpDepth +
-                                  2 * latency::multiply + 2 * latency::compare + 2 * latency::add +
-                                  latency::to_int;
+                                  2 * latency::multiply + 2 * latency::compare + latency::add;
 
 // Waits for the maxima of a block, then turns the scores of a port into numerators, in the order in
 // which they were made. Behind the block the sums of the denominators follow, exact.
+//
+// The values of a head of 64 elements or more take 64 / kv_parallel cycles or more; a step takes as
+// long here, and so many lanes share their arithmetic. (Smaller heads wait for it.)
 //   K     shape
-// Cycles: per block rows * steps to receive its levels, as TokenWalk with no words and one part,
-// and rows * steps to send the denominators. Memory: for each row and step and lane two floats and
-// a sum, for each step the V scales of a token. Sums are read and written back within kTokenCycles.
-// DSP: for each lane about 10 float multipliers and 12 float adders: exp and two quantisers.
+// Cycles: per block rows * steps to receive its levels; 64 / kv_parallel for each token, row that
+// sees it and step; the depth; rows * steps to send the denominators.
+// Memory: for each row and step and lane two floats and a sum, for each step the V scales of a
+// token. Sums are read and written back within kTokenCycles.
+// DSP: for head_parallel * kv_parallel / 64 lanes, rounded up, each 14 float multipliers and 13
+// float adders: exp and two quantisers.
 template <typename K, typename Command>
 void soften_scores(const ModelInfo info, Stream<Command>& commands,
                    Stream<SoftmaxLevels<EngineShape<K>::lanes>>& levels,
@@ -34,11 +39,13 @@ void soften_scores(const ModelInfo info, Stream<Command>& commands,
                    Stream<Numerators<EngineShape<K>::lanes>>& numerators,
                    Stream<LaneSums<EngineShape<K>::lanes>>& denominators) {
   typedef EngineShape<K> Engine;
+  constexpr uint32_t kLeast = divide_up(kTokenCycles, Engine::chunks);
   const float top = static_cast<float>(info.probability_levels);
   TokenWalk<K> walk;
   walk.words = 0;
   walk.steps = steps_of<K>(info);
   walk.parts = 1;
+  walk.least = kLeast;
   SoftmaxLevels<Engine::lanes> level[Engine::row_steps];
   LaneFloats<Engine::pairs> held[Engine::steps];  // V scales of the token
   LaneSums<Engine::lanes> sum[Engine::row_steps];
@@ -58,8 +65,8 @@ void soften_scores(const ModelInfo info, Stream<Command>& commands,
     walk.begin(commands);
     while (walk.busy()) {
       HLS_TRIPS(1, K::context * Engine::row_steps)
-      HLS_PIPELINE(1)
-      HLS_DISTANCE(sum, kTokenCycles)
+      HLS_PIPELINE(Engine::chunks)
+      HLS_DISTANCE(sum, kLeast)
       HLS_DEPTH(kSoftenDepth)
       if (walk.works()) {
         const uint32_t at = walk.at();

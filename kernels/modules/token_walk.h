@@ -22,16 +22,18 @@ constexpr uint32_t kTokenCycles = 4;
 //   }
 // A row sees the tokens up to its own position; rows that see a token are the last ones.
 //   K     shape
-// Cycles: per token max(words, rows that see it * steps * parts, kTokenCycles); for a pass the
+// Cycles: per token max(words, rows that see it * steps * parts, least); for a pass the
 // words of its first token besides.
 template <typename K>
 struct TokenWalk {
   typedef PageCommand<K::attention_rows> Command;
 
-  // Per model: words of a token, steps of a row, cycles for a step.
+  // Per task and model: words of a token, steps of a row, iterations for a step, and for a token at
+  // least.
   uint32_t words;
   uint32_t steps;
   uint32_t parts;
+  uint32_t least;
 
   // The token that is loaded.
   Command page;
@@ -68,7 +70,7 @@ struct TokenWalk {
     step = 0;
     part = 0;
     buffer = 0;
-    cycle = kTokenCycles;
+    cycle = least;
     started = false;
     start = 0;
   }
@@ -96,7 +98,7 @@ struct TokenWalk {
     }
     if (loads()) ++word;
     ++cycle;
-    if (loads() || works() || cycle < kTokenCycles) return;
+    if (loads() || works() || cycle < least) return;
     const uint32_t token = page.first + next;
     working = loading;
     finished = false;

@@ -39,6 +39,7 @@ void accumulate_values(const ModelInfo info, Stream<Command>& commands, Stream<W
   TokenWalk<K> walk;
   walk.words = layout.token_words();
   walk.steps = map.steps;
+  walk.least = kTokenCycles;
   walk.parts = divide_up(info.head_dim, Engine::elements);
   Word value[Engine::pairs][2 * Engine::bank_words];
   HLS_PARTITION(value, 1)

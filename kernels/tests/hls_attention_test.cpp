@@ -264,6 +264,20 @@ TEST(Attention, TakesBlocksBeyondTheScoreMemory) {
   }
 }
 
+// Keeps four pages.
+struct MoreScores : RowByRow {
+  static constexpr uint32_t score_tokens = 128;
+};
+
+// On port 0 all keys of the second block come ahead of all values of the first, whose scores are
+// kept.
+TEST(Attention, LeavesRoomForTheScoresOfTheNextBlock) {
+  std::mt19937 random(7);
+  const Rows given = {{{0, 383}, {1, 130}},
+                      {{1, 2, 3, 5, 6, 7, 9, 10, 0, 4, 8, 12}, {16, 20, 24, 28, 11}}};
+  expect_plain_attention<MoreScores>(model_info(16, 8, 64, 255), given, random);
+}
+
 // What plan_attention tells one port's loader and its tasks.
 template <typename K>
 struct Plan {
@@ -321,6 +335,7 @@ TEST(TokenWalk, TakesTheCyclesOfTheLongerOfLoadAndWork) {
     walk.words = c.words;
     walk.steps = c.steps;
     walk.parts = c.parts;
+    walk.least = kTokenCycles;
     walk.begin(pages);
     uint32_t cycles = 0;
     uint32_t loaded = 0;
