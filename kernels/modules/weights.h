@@ -126,24 +126,27 @@ void forward_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<W
 
 // Keeps the planes of each tile of an array on chip and sends them once for every block of rows, so
 // that the arenas are read once per launch. While a tile is sent the next is loaded: the arrays of
-// a port one after the other, `tile words` iterations each, so that each takes all of the port's
-// words in its turn and none waits for them while it could send.
+// a port one after the other, each in its share of the time, word by word at an even pace, so that
+// a port as slow as that holds no array back.
 //   K         shape
 //   MaxWords  plane words of the largest tile
-// Cycles: the first tile's words; then per tile words * max(blocks, place among the arrays of the
-// port + 1), the second only if there is a next tile, in one loop. Memory: 2 * MaxWords words
-// (URAM).
+// Cycles, in one loop: the first tile's words; then for each tile words * blocks, or, if the port
+// has more arrays than there are blocks and another tile follows, up to the end of the array's
+// share: words * (its place among the arrays of the port + 1). Memory: 2 * MaxWords words (URAM).
 template <typename K, uint32_t MaxWords>
 void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
+  constexpr uint32_t kShares = PortShare<K>::arrays;
   const TileLayout layout = stage.tile();
   const uint32_t words = layout.words() - layout.planes();
-  const uint32_t turn = array / K::weight_ports * words;
+  const uint32_t pace = stage.blocks() > kShares ? stage.blocks() : kShares;  // kShares words in it
+  const uint32_t turn = array / K::weight_ports * words * pace / kShares;
   Word kept[2][MaxWords];
   HLS_PARTITION(kept, 1)
   HLS_URAM(kept)
   uint32_t tile = array;     // that is loaded
   uint32_t bank = 0;         // that it goes to
   uint32_t wait = 0;         // iterations until it is loaded
+  uint32_t credit = 0;       // of the pace
   uint32_t loaded = 0;       // words of it
   uint32_t sent = 0;         // words of the other bank, in this block
   uint32_t blocks_left = 0;  // of rows, that the other bank is still sent for
@@ -151,7 +154,8 @@ void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Wo
     HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
     HLS_DEPTH(latency::chip_read)
-    if (blocks_left > 0) {
+    const bool sends = blocks_left > 0;
+    if (sends) {
       out.write(kept[1 - bank][sent]);
       if (++sent == words) {
         sent = 0;
@@ -159,9 +163,12 @@ void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Wo
       }
     }
     if (tile < stage.tiles) {
+      credit += kShares;
       if (wait > 0) {
         --wait;
-      } else if (loaded < words) {
+        credit = 0;
+      } else if (loaded < words && (credit >= pace || !sends)) {
+        credit = sends ? credit - pace : 0;
         kept[bank][loaded] = in.read();
         ++loaded;
       }
@@ -169,6 +176,7 @@ void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Wo
         tile += K::arrays;
         bank = 1 - bank;
         wait = turn;
+        credit = 0;
         loaded = 0;
         blocks_left = stage.blocks();
       }
