@@ -228,6 +228,11 @@ model::Kernel read_kernel(const std::string& name, Node node, Banks banks, doubl
   kernel.stage = name == "prefill" ? model::Stage::prefill : model::Stage::decode;
   kernel.clock_mhz = node.has("clock_mhz") ? node.number("clock_mhz") : clock_mhz;
   if (node.has("banks")) read_all_banks(node.node("banks"), device, banks);
+  const std::string composition = node.has("composition") ? node.text("composition") : "temporal";
+  if (composition != "temporal" && composition != "spatial") {
+    node.fail("composition", fmt::format("'{}' is not temporal or spatial", composition));
+  }
+  kernel.spatial = composition == "spatial";
   Node parallel = node.node("parallelism");
   kernel.tp = parallel.whole("tp");
   kernel.bp = parallel.whole("bp");

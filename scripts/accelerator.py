@@ -23,6 +23,7 @@ from pathlib import Path
 import xclbin
 
 KERNELS = ("prefill", "decode")
+COMPOSITIONS = ("temporal", "spatial")  # files of kernels/tops/
 SINGLE_ARGUMENTS = ("desc", "model", "result", "scratch")
 FAMILIES = ("w", "kv")  # arrays of arenas: w0.., kv0..
 MAXIMA = ("d", "ffn", "heads", "kv_heads", "head_dim", "batch", "prefill_rows", "context",
@@ -116,6 +117,7 @@ class KernelConfig:
     compute_unit: str
     clock_mhz: int
     slr: str
+    composition: str  # of kernels/tops/
     parallelism: dict[str, int]
     ports: list[Port]
     banks: dict[str, str]  # argument -> memory tag
@@ -297,10 +299,13 @@ def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Dev
     kernel = KernelConfig(
         name=name, compute_unit=node.get("compute_unit", str),
         clock_mhz=node.get("clock_mhz", int, clock_mhz), slr=node.get("slr", str, ""),
+        composition=node.get("composition", str, "temporal"),
         parallelism={}, ports=load_ports(node, list(placed)), banks=placed)
     kernel.parallelism = load_parallelism(node.node("parallelism"), kernel.streams("w"))
     if kernel.slr and not re.fullmatch(r"SLR\d", kernel.slr):
         node.fail("slr", f"'{kernel.slr}' is not a die, as in SLR0")
+    if kernel.composition not in COMPOSITIONS:
+        node.fail("composition", f"'{kernel.composition}' is not one of {', '.join(COMPOSITIONS)}")
     node.done()
     return kernel
 
@@ -363,6 +368,7 @@ def header(accelerator: Accelerator) -> str:
     for kernel in accelerator.kernels:
         out += ["", f"namespace {kernel.name} {{",
                 f"constexpr int clock_mhz = {kernel.clock_mhz};"]
+        out += [f"constexpr bool spatial = {str(kernel.composition == 'spatial').lower()};"]
         out += [f"constexpr int {key} = {value};" for key, value in kernel.parallelism.items()]
         for family, word in (("w", "weight"), ("kv", "kv")):
             out += [f"constexpr int {word}_ports = {kernel.streams(family)};",

@@ -17,10 +17,8 @@ from pathlib import Path
 from accelerator import (Accelerator, ConfigError, FAMILIES, KernelConfig, load_accelerator,
                          write_if_changed)
 
-COMPOSITION = {
-    "prefill": "PrefillComposition<PrefillShape<Build>, LinearArray<Build>, LinearArray<Build>>",
-    "decode": "DecodeComposition<DecodeShape<Build>, LinearArray<Build>>",
-}
+SHAPE = {"prefill": "PrefillShape<Build>", "decode": "DecodeShape<Build>"}
+ARRAYS = {"temporal": 1, "spatial": 2}  # types of arrays that a composition takes
 TYPE = {"desc": "const Word*", "model": "const Word*", "result": "Word*", "scratch": "Word*",
         "w": "const Word*", "kv": "Word*"}
 
@@ -69,7 +67,7 @@ def top(accelerator: Accelerator, kernel: KernelConfig) -> str:
     return "\n".join([
         f"// Kernel '{name}' of accelerator '{accelerator.name}': made by scripts/kernel_tops.py.",
         f'#include "accelerators/{accelerator.identifier}.h"',
-        f'#include "kernels/tops/{name}.h"',
+        f'#include "kernels/tops/{kernel.composition}.h"',
         '#include "kernels/tops/shapes.h"',
         "",
         "namespace {",
@@ -85,7 +83,8 @@ def top(accelerator: Accelerator, kernel: KernelConfig) -> str:
                 [f"{TYPE[family(a)]} {a}" for a in arguments], ") {"),
         *ports,
         "  HLS_CONTROL_PORT",
-        f"  typedef {COMPOSITION[name]}",
+        f"  typedef {kernel.composition.capitalize()}Composition<",
+        f"      {', '.join([SHAPE[name]] + ['LinearArray<Build>'] * ARRAYS[kernel.composition])}>",
         "      Composition;",
         wrapped(f"  const Arenas<{len(arenas['w'])}> weights = {{{{", arenas["w"], "}};"),
         wrapped(f"  const PageArenas<{len(arenas['kv'])}> pages = {{{{", arenas["kv"], "}};"),

@@ -150,4 +150,22 @@ RegionTime attention_region(const Kernel& kernel, const Rates& rates, const Mode
   return out;
 }
 
+RegionTime joined_region(const RegionTime& attention, const RegionTime& output) {
+  // The arrays begin when the last output row has come, one quantiser later.
+  const double begin = attention.cycles - output.filled + kQuantizeLatency;
+  RegionTime out;
+  out.region = "attention, o";
+  out.cycles = begin + output.cycles;
+  out.modules = attention.modules;
+  for (ModuleTime module : output.modules) {
+    if (module.module == "read rows" || module.module == "quantize") continue;
+    module.begin = std::max(0.0, module.begin + begin);
+    module.end += begin;
+    out.modules.push_back(module);
+  }
+  out.traffic = attention.traffic;
+  out.traffic += output.traffic;
+  return out;
+}
+
 }  // namespace flexllm::kernels::model

@@ -62,6 +62,7 @@ struct Kernel {
   Stage stage;
   std::string name;
   double clock_mhz;
+  bool spatial;      // composition: arrays of their own for q k v, and for o behind attention
   uint32_t tp;       // rows multiplied at once
   uint32_t bp;       // arrays
   uint32_t wp;       // weights of an array a cycle

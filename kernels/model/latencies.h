@@ -19,12 +19,14 @@ constexpr double kFeedLatency = 10;
 constexpr double kPrefetchWords = 64;  // of weight words before an array
 constexpr double kTileTurn = 4;        // a tile and block begin
 constexpr double kFoldLatency = 30;
-constexpr double kStoreLatency = 120;  // behind the dequantiser, to the end of the write
+constexpr double kHeadsLatency = 400;  // RoPE, head scales and records of the last heads
+constexpr double kSiluLatency = 250;   // exp, division, products
+constexpr double kStoreLatency = 160;  // behind the dequantiser, to the end of the write
 constexpr double kRegionTurn = 12;     // start and end of a dataflow region
 
 constexpr double kCombineLatency = 30;     // maxima of all KV ports
 constexpr double kSoftenLatency = 120;     // exp, two products, rounding
-constexpr double kGatherLatency = 40;      // conversion, division
+constexpr double kGatherLatency = 150;     // conversion, division
 constexpr double kPageWords = 512;         // words that a KV port may run ahead
 constexpr double kRowResultLatency = 120;  // fold, logarithm
 

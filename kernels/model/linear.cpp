@@ -86,6 +86,18 @@ double store_cycles(const Kernel& kernel, Matrix matrix) {
   }
 }
 
+// From the last output tile to the last word written.
+double store_latency(Matrix matrix) {
+  switch (matrix) {
+    case Matrix::qkv:
+      return kStoreLatency + kHeadsLatency;
+    case Matrix::gate_up:
+      return kStoreLatency + kSiluLatency;
+    default:
+      return kStoreLatency;
+  }
+}
+
 }  // namespace
 
 RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
@@ -140,8 +152,9 @@ RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelSh
     }
     load_free = loaded;
     array_free = at;
-    stored = dequantized + kStoreLatency;
+    stored = dequantized + store_latency(matrix);
   }
+  out.filled = filled;
   out.modules.push_back({"load tiles", 0, load_free, load_busy});
   out.modules.push_back({"multiply", array_begin, array_free, array_busy});
   out.modules.push_back({"dequantize", array_begin, dequantized, dequantize_busy});

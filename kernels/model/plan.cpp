@@ -98,10 +98,19 @@ void add_launch(Totals& totals, const Accelerator& accelerator, const Kernel& ke
   const double layers = times * model.layers;
   totals.add(input_region(rates, model, rows), times);
   totals.add(linear_region(kernel, rates, model, Matrix::qkv, rows), layers);
-  totals.add(attention_region(kernel, rates, model, accelerator.maxima, sequences), layers);
-  for (const Matrix matrix : {Matrix::output, Matrix::gate_up, Matrix::down}) {
+  const RegionTime attention =
+      attention_region(kernel, rates, model, accelerator.maxima, sequences);
+  const RegionTime output = linear_region(kernel, rates, model, Matrix::output, rows);
+  if (kernel.spatial) {
+    totals.add(joined_region(attention, output), layers);
+  } else {
+    totals.add(attention, layers);
+    totals.add(output, layers);
+  }
+  for (const Matrix matrix : {Matrix::gate_up, Matrix::down}) {
     totals.add(linear_region(kernel, rates, model, matrix, rows), layers);
   }
+  totals.add(hidden_region(rates, model, 0), times);
   if (logits_rows == 0) return;
   totals.add(linear_region(kernel, rates, model, Matrix::lm_head, logits_rows), times);
   totals.add(result_region(kernel, rates, model, logits_rows), times);

@@ -69,49 +69,53 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   const double products = 1.0 * kernel.tp * kernel.wp;
   const double sums = products / (std::max(1.0, kernel.wp / 32.0));  // accumulators a cycle
   Resources array{products / (kernel.tp >= 2 ? 4 : 2), 0, 0, sums * 40 + 1500};
-  add("multiply", array * kernel.bp);
+  // Spatial: q k v and o have arrays, and what stands around them, of their own.
+  const double linears = kernel.spatial ? 3 : 1;
+  add("multiply", array * (kernel.bp * linears));
   const double fold_lanes = 2.0 * kernel.tp;
   Resources fold{0, 0, 0, fold_lanes * 150 + 800};
   fold += block_ram(16 * kTileRows / fold_lanes, 48 * fold_lanes);
-  add("fold groups", fold * kernel.bp);
+  add("fold groups", fold * (kernel.bp * linears));
   const double tile_words = 2 * inputs / kInputsPerWord;
   Resources load = kMaster;
   load += block_ram(512, kWordBits);
   add("load tiles", load * kernel.weight_ports());
-  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp));
+  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp * linears));
   const double blocks = divide_up(static_cast<uint32_t>(rows), 16);
   const double bank_words = blocks * inputs / 16;
   // 4 banks x 16 rows of 32 bits: two rows side by side in a URAM, or block RAM when shallow.
-  add("activations",
-      bank_words >= 4096 ? ultra_ram(bank_words, 64) * 32 : block_ram(bank_words, 32) * 64);
+  add("activations", bank_words >= 4096 ? ultra_ram(bank_words, 64) * (32 * linears)
+                                        : block_ram(bank_words, 32) * (64 * linears));
 
+  // Each linear region holds every module around its arrays: its matrix is chosen at run time.
+  const double regions = kernel.spatial ? 2 : 1;
   const double lanes = kFloatsPerWord;
   // Two cycles a word: half the lanes.
   Resources norm = sum(3 * lanes / kSumInterval, lanes / kSumInterval, 0, 1);
   norm += kSquareRoot;
   norm += block_ram(row_words, kWordBits) * 2;
-  add("norm", norm);
+  add("norm", norm * regions);
   Resources hadamard = sum(lanes, 9 * lanes);
   hadamard += {0, 0, 0, 9 * kWordBits};
-  add("hadamard", hadamard);
+  add("hadamard", hadamard * regions);
   Resources quantize = sum(lanes, 2 * lanes, 4 * lanes, 2);
   quantize += block_ram(row_words, kWordBits);
-  add("quantize", quantize);
+  add("quantize", quantize * linears);
   Resources dequantize = sum(3, 2, 0, 0, 1) * kernel.outputs;
   dequantize += block_ram(rows, 96);
-  add("dequantize", dequantize);
+  add("dequantize", dequantize * linears);
 
   const double silus = std::max(1.0, kernel.outputs / 4.0);
   Resources silu = exponential();
   silu += sum(2, 1, 1, 1);
   Resources gate = silu * silus;
   gate += block_ram(rows, 2 * kWordBits);
-  add("gate with silu", gate);
-  add("residual", sum(0, lanes));
+  add("gate with silu", gate * regions);
+  add("residual", sum(0, lanes) * linears);
   Resources heads = sum(16, 8);  // RoPE of 8 floats a cycle
   heads += block_ram(rows * m.head_dim / 8, 256) * 2;
   heads += sum(4 + 8, 8, 16, 2);  // INT8 of k and v, head norms
-  add("heads", heads);
+  add("heads", heads * regions);
 
   const double pairs = 1.0 * kernel.heads * kernel.kv;
   Resources engine{pairs / 2 * 2, 0, 0, pairs * 2 * 20 + 3000};  // scores and values

@@ -40,6 +40,7 @@ struct Traffic {
 struct RegionTime {
   std::string region;
   double cycles = 0;
+  double filled = 0;  // linear regions: when the last row is on chip and the arrays begin
   std::vector<ModuleTime> modules;
   Traffic traffic;
 
@@ -69,6 +70,9 @@ struct SequenceRows {
 // Attention of one layer over the pages of the sequences.
 RegionTime attention_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
                             const Maxima& maxima, const std::vector<SequenceRows>& sequences);
+
+// Attention and the o matrix in one region: rows go from the one to the other on chip.
+RegionTime joined_region(const RegionTime& attention, const RegionTime& output);
 
 // Input rows to scratch; residual and final-norm rows that were asked for; row results of
 // `logits_rows` rows.

@@ -29,6 +29,12 @@ TEST(Launch, PrefillEqualsTwinInConcurrentMode) {
   compare_random<SmallPrefill>(1001, 60, 4, run_small_prefill);
 }
 
+TEST(Launch, PrefillOnOneBankOfArraysEqualsTwin) {
+  compare_random<SmallPrefill>(4001, 30, 4, run_small_prefill_temporal);
+  const simulation::Scope scope({.mode = simulation::Mode::sequential});
+  compare_random<SmallPrefill>(4031, 60, 4, run_small_prefill_temporal);
+}
+
 TEST(Launch, DecodeEqualsTwinInSequentialMode) {
   const simulation::Scope scope({.mode = simulation::Mode::sequential});
   compare_random<SmallDecode>(2001, 120, 16, run_small_decode);

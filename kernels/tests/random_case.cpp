@@ -202,6 +202,21 @@ std::vector<uint32_t> row_order(std::mt19937& random, const LaunchShape& launch)
   return order;
 }
 
+// Ids of the sequences' pages: page k of sequence s lies in stream (s + k) mod streams.
+std::vector<uint32_t> striped_ids(const LaunchShape& launch, uint32_t streams) {
+  std::vector<uint32_t> used(streams, 0);
+  std::vector<uint32_t> ids;
+  for (uint32_t s = 0; s < launch.sequences.size(); ++s) {
+    const SequenceRows& sequence = launch.sequences[s];
+    const uint32_t count = divide_up(sequence.history + sequence.rows, kPageTokens);
+    for (uint32_t k = 0; k < count; ++k) {
+      const uint32_t stream = (s + k) % streams;
+      ids.push_back(used[stream]++ * streams + stream);
+    }
+  }
+  return ids;
+}
+
 }  // namespace
 
 float* floats_at(CardBuffer& buffer, uint32_t word) {
@@ -355,6 +370,10 @@ void build_launch(std::mt19937& random, const ModelShape& shape, const LaunchSha
   std::vector<uint32_t> ids(pages);
   std::iota(ids.begin(), ids.end(), 0u);
   for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random() % i]);
+  if (launch.striped) {
+    ids = striped_ids(launch, kv_streams);
+    pages = *std::max_element(ids.begin(), ids.end()) + 1;
+  }
   result.kv.assign(kv_streams, CardBuffer{});
   for (CardBuffer& arena : result.kv) {
     resize_to_pages(arena, divide_up(pages, kv_streams) * kv.page_words());

@@ -83,6 +83,7 @@ struct LaunchShape {
   uint32_t layer_end = 1;
   bool interleave = false;  // rows of the sequences in turn instead of one sequence after another
   bool outputs = true;      // flags drawn for every row; else none
+  bool striped = false;     // pages go round the KV streams, as the host deals them; else anywhere
 };
 
 ModelShape random_shape(std::mt19937& random, const CaseLimits& limits);

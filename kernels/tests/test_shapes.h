@@ -81,5 +81,6 @@ CaseLimits case_limits(uint32_t sequences) {
 // The small builds, each compiled once.
 uint32_t run_small_decode(const twin::Buffers& buffers);
 uint32_t run_small_prefill(const twin::Buffers& buffers);
+uint32_t run_small_prefill_temporal(const twin::Buffers& buffers);
 
 }  // namespace flexllm::kernels

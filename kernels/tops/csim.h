@@ -34,7 +34,7 @@ inline uint32_t status_of(const twin::Buffers& buffers) {
   return get_lane(*words_of(buffers.result), completion_field::status);
 }
 
-// One launch of the kernel with a composition (decode.h, prefill.h).
+// One launch of the kernel with a composition (temporal.h, spatial.h).
 template <typename Composition>
 uint32_t run(const twin::Buffers& buffers) {
   typedef typename Composition::Shape K;

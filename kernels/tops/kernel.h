@@ -1,5 +1,5 @@
 // A whole launch: what both kernels do around the stages of their layers. Which regions run these,
-// on which arrays, is the kernel's composition: decode.h, prefill.h.
+// on which arrays, is the kernel's composition: temporal.h, spatial.h.
 #pragma once
 
 #include "kernels/tops/attention.h"

@@ -1,7 +1,6 @@
-// The prefill kernel: TP rows times WP weights per array. The attention half of a layer is spatial:
-// q, k, v and the output matrix have arrays of their own, and attention hands its rows straight to
-// the output matrix. The feed-forward half and lm_head take turns on one wide array. Weight tiles
-// stay on chip for all rows of the launch.
+// Spatial attention half: q, k, v and the output matrix have arrays of their own, and attention
+// hands its rows straight to the output matrix. The feed-forward half and lm_head take turns on a
+// third bank of arrays.
 #pragma once
 
 #include "kernels/tops/kernel.h"
@@ -13,7 +12,7 @@ namespace kernels {
 //   AttentionArray    of qkv, and of o
 //   FeedForwardArray  of gate_up, down and lm_head
 template <typename K, typename AttentionArray, typename FeedForwardArray>
-struct PrefillComposition {
+struct SpatialComposition {
   typedef K Shape;
 
   static void run(const Word* desc, const Word* model, Word* scratch,

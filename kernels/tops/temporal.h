@@ -1,6 +1,5 @@
-// The decode kernel: temporal reuse. One linear region with one array per weight port (BP ports of
-// WP weights) serves all matrices of all layers and lm_head in turn; one attention region between
-// q, k, v and o. One pass over the weights serves the batch.
+// Temporal reuse: one bank of arrays (one linear region) serves all matrices of all layers and
+// lm_head in turn; one attention region between q, k, v and o. The least logic for a speed.
 #pragma once
 
 #include "kernels/tops/kernel.h"
@@ -11,7 +10,7 @@ namespace kernels {
 //   K     shape
 //   A     array
 template <typename K, typename A>
-struct DecodeComposition {
+struct TemporalComposition {
   typedef K Shape;
 
   static void run(const Word* desc, const Word* model, Word* scratch,

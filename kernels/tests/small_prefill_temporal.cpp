@@ -1,0 +1,11 @@
+#include "kernels/tests/test_shapes.h"
+#include "kernels/tops/csim.h"
+#include "kernels/tops/temporal.h"
+
+namespace flexllm::kernels {
+
+uint32_t run_small_prefill_temporal(const twin::Buffers& buffers) {
+  return csim::run<TemporalComposition<SmallPrefill, WideArray>>(buffers);
+}
+
+}  // namespace flexllm::kernels
