@@ -4,6 +4,7 @@ what is run again, what is said when something is missing or fails. Run by ctest
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts/build-bitstream"
 PLATFORM = "xilinx_u280_gen3x16_xdma_1_202211_1"
 sys.path.insert(0, str(ROOT / "scripts"))
 import bitstream_reports as reports  # noqa: E402
@@ -72,6 +72,10 @@ class BuildBitstream(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.home = Path(folder.name).resolve()
         self.out = self.home / "out"
+        self.tree = self.home / "tree"  # a copy, so that its sources change only when a test says so
+        for name in ("configs", "kernels", "scripts"):
+            shutil.copytree(ROOT / name, self.tree / name)
+        self.script = str(self.tree / "scripts/build-bitstream")
         self.environment = {**os.environ, "PATH": f"{self.home / 'bin'}:/usr/bin:/bin",
                             "XILINX_VITIS": str(self.home),
                             "PLATFORM_REPO_PATHS": str(self.home / "platforms")}
@@ -89,7 +93,8 @@ class BuildBitstream(unittest.TestCase):
         path.chmod(0o755)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(SCRIPT), "u280-combined", "--output", str(self.out), *arguments]
+        return [sys.executable, self.script, "u280-combined", "--output", str(self.out),
+                *arguments]
 
     def run_script(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
         result = subprocess.run(self.command(*arguments), env=self.environment,
@@ -129,6 +134,10 @@ class BuildBitstream(unittest.TestCase):
         (self.out / "decode.compile/decode.xo").unlink()
         self.run_script("--steps", "compile,link")
         self.assertEqual([c.split()[1] for c in self.calls()], ["-c", "-l"])
+        header = self.tree / "kernels/modules/norm.h"
+        header.write_text(header.read_text() + "// changed\n")
+        self.run_script("--steps", "compile")
+        self.assertEqual(len(self.calls()), 2)
         self.put_tool("v++", "2023.1")
         self.run_script("--steps", "compile")
         self.assertEqual(len(self.calls()), 2)
@@ -221,7 +230,7 @@ class BuildBitstream(unittest.TestCase):
     def test_arguments_are_checked(self):
         self.assertIn("no such step: synth", self.run_script("--steps", "synth", status=2).stderr)
         self.run_script("--module", "nothing", status=2)
-        result = subprocess.run([sys.executable, SCRIPT, "no-such"], capture_output=True, text=True)
+        result = subprocess.run([sys.executable, self.script, "no-such"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 2)
         self.assertIn("no-such", result.stderr)
 
