@@ -46,14 +46,14 @@ struct Block {
 }  // namespace
 
 RegionTime attention_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
-                            const Maxima& maxima, const std::vector<SequenceRows>& sequences) {
+                            const std::vector<SequenceRows>& sequences) {
   const KvLayout layout = model.kv();
   const uint32_t ports = kernel.kv_ports();
-  const uint32_t rows_per_block = kernel.stage == Stage::prefill ? std::min(kernel.tp, 8u) : 1u;
+  const uint32_t rows_per_block = rows_of_block(kernel);
   const double soften_steps = divide_up(model.heads, kernel.heads);
   const double steps = soften_steps * divide_up(model.head_dim, kernel.kv);
   const double row_words = float_words(model.attention());
-  const double kept = score_tokens(kernel, maxima);
+  const double kept = score_tokens(kernel);
   const double token = layout.token_words();
   const double scaled = token + layout.scale_words();
 

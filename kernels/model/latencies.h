@@ -3,6 +3,7 @@
 // source of each.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/model/design.h"
@@ -17,7 +18,6 @@ constexpr double kQuantizeLatency = 40;  // scale: division twice
 constexpr double kFillLatency = 20;
 constexpr double kFeedLatency = 10;
 constexpr double kPrefetchWords = 64;  // of weight words before an array
-constexpr double kTileTurn = 4;        // a tile and block begin
 constexpr double kFoldLatency = 30;
 constexpr double kHeadsLatency = 400;  // RoPE, head scales and records of the last heads
 constexpr double kSiluLatency = 250;   // exp, division, products
@@ -45,6 +45,12 @@ inline double logits_lanes(const Kernel& kernel) {
 }
 
 // Tokens of a block whose scores a KV port keeps between the passes.
-double score_tokens(const Kernel& kernel, const Maxima& maxima);
+double score_tokens(const Kernel& kernel);
+constexpr double kAllScoreTokens = 8192;  // of all KV ports and rows of a block
+
+// Rows of a sequence that share a pass over its pages.
+inline uint32_t rows_of_block(const Kernel& kernel) {
+  return kernel.stage == Stage::prefill ? std::min(kernel.tp, 8u) : 1u;
+}
 
 }  // namespace flexllm::kernels::model

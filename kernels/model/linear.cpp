@@ -140,7 +140,7 @@ RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelSh
     if (array_begin < 0) array_begin = at;
     for (uint32_t block = 0; block < blocks; ++block) {
       const uint32_t in_block = std::min(kBlock, rows - block * kBlock);
-      const double cycles = compute * divide_up(in_block, kernel.tp) + kTileTurn;
+      const double cycles = compute * divide_up(in_block, kernel.tp);
       double end = at + cycles;
       if (!replayed) end = std::max(end, loaded);
       array_busy += cycles;
@@ -148,7 +148,7 @@ RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelSh
       dequantized = std::max(end + kFoldLatency, dequantized) + drain;
       dequantize_busy += arrays * in_block * per_tile;
       // An array hands over its rows before it begins the block after the next.
-      at = std::max(end, dequantized - drain);
+      at = std::max(end, dequantized - drain - kFoldLatency);
     }
     load_free = loaded;
     array_free = at;

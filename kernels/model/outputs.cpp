@@ -52,13 +52,13 @@ RegionTime result_region(const Kernel& kernel, const Rates& rates, const ModelSh
   const double insertions = 64.0 * (1.0 + std::log(std::max(1.0, model.vocab / 64.0)));
   const double search = std::max(words / rates.scratch, words + insertions);
   const double sum = words * kFloatsPerWord / logits_lanes(kernel);
-  // Row i + 1 is searched while row i is summed; both passes share the port.
-  const double row = std::max({search, sum, 2.0 * words / rates.scratch});
+  // Row i + 1 is searched while row i is summed.
+  const double row = std::max(search, sum);
   out.cycles =
       search + (logits_rows - 1) * row + sum + kMemoryLatency + kRowResultLatency + kRegionTurn;
   out.modules.push_back({"find largest", kMemoryLatency, out.cycles - sum, logits_rows * search});
   out.modules.push_back({"sum exponentials", search, out.cycles, logits_rows * sum});
-  out.traffic.scratch = 2.0 * logits_rows * words;
+  out.traffic.scratch = logits_rows * words;
   out.traffic.io = 9.0 * logits_rows;
   return out;
 }

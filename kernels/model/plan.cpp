@@ -90,16 +90,14 @@ StagePlan finish(const Accelerator& accelerator, const Kernel& kernel, Totals to
   return plan;
 }
 
-void add_launch(Totals& totals, const Accelerator& accelerator, const Kernel& kernel,
-                const Rates& rates, const ModelShape& model,
+void add_launch(Totals& totals, const Kernel& kernel, const Rates& rates, const ModelShape& model,
                 const std::vector<SequenceRows>& sequences, uint32_t logits_rows, double times) {
   uint32_t rows = 0;
   for (const SequenceRows& sequence : sequences) rows += sequence.rows;
   const double layers = times * model.layers;
   totals.add(input_region(rates, model, rows), times);
   totals.add(linear_region(kernel, rates, model, Matrix::qkv, rows), layers);
-  const RegionTime attention =
-      attention_region(kernel, rates, model, accelerator.maxima, sequences);
+  const RegionTime attention = attention_region(kernel, rates, model, sequences);
   const RegionTime output = linear_region(kernel, rates, model, Matrix::output, rows);
   if (kernel.spatial) {
     totals.add(joined_region(attention, output), layers);
@@ -196,7 +194,7 @@ StagePlan plan_prefill(const Accelerator& accelerator, const ModelShape& model, 
   for (uint32_t begin = 0; begin < tokens; begin += accelerator.maxima.prefill_rows) {
     const uint32_t rows = std::min(accelerator.maxima.prefill_rows, tokens - begin);
     const bool last = begin + rows == tokens;
-    add_launch(totals, accelerator, kernel, rates, model, {{begin, rows}}, last ? 1 : 0, 1.0);
+    add_launch(totals, kernel, rates, model, {{begin, rows}}, last ? 1 : 0, 1.0);
     pairs += 0.5 * rows * (2.0 * begin + rows + 1);
   }
   return finish(accelerator, kernel, std::move(totals), 1.0, tokens,
@@ -214,7 +212,7 @@ StagePlan plan_decode(const Accelerator& accelerator, const ModelShape& model, u
     const uint32_t count = std::min(kPageTokens, steps - begin);
     const uint32_t position = first_position + begin + count / 2;
     const std::vector<SequenceRows> sequences(batch, SequenceRows{position, 1});
-    add_launch(totals, accelerator, kernel, rates, model, sequences, batch, count);
+    add_launch(totals, kernel, rates, model, sequences, batch, count);
     pairs += 1.0 * count * batch * (position + 1);
   }
   return finish(accelerator, kernel, std::move(totals), steps, batch,

@@ -11,7 +11,7 @@ namespace {
 
 // One operator. Multiplications in DSPs, additions in logic: the other way round they would not
 // fit beside the arrays.
-constexpr Resources kMultiply{3, 0, 0, 90};
+constexpr Resources kMultiply{2, 0, 0, 120};
 constexpr Resources kAdd{0, 0, 0, 360};
 constexpr Resources kCompare{0, 0, 0, 70};
 constexpr Resources kDivide{0, 0, 0, 800};
@@ -46,7 +46,9 @@ constexpr double kWordBits = 512;
 
 }  // namespace
 
-double score_tokens(const Kernel& kernel, const Maxima&) { return 4096.0 / kernel.kv_ports(); }
+double score_tokens(const Kernel& kernel) {
+  return kAllScoreTokens / (kernel.kv_ports() * rows_of_block(kernel));
+}
 
 Resources KernelResources::total() const {
   Resources all;
@@ -71,21 +73,23 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   Resources array{products / (kernel.tp >= 2 ? 4 : 2), 0, 0, sums * 40 + 1500};
   // Spatial: q k v and o have arrays, and what stands around them, of their own.
   const double linears = kernel.spatial ? 3 : 1;
+  // Theirs hold rows of the attention half only.
+  const double shares = 1 + (linears - 1) * std::max(m.hidden, m.heads * m.head_dim) / inputs;
   add("multiply", array * (kernel.bp * linears));
   const double fold_lanes = 2.0 * kernel.tp;
-  Resources fold{0, 0, 0, fold_lanes * 150 + 800};
+  Resources fold{fold_lanes, 0, 0, fold_lanes * 60 + 800};
   fold += block_ram(16 * kTileRows / fold_lanes, 48 * fold_lanes);
   add("fold groups", fold * (kernel.bp * linears));
   const double tile_words = 2 * inputs / kInputsPerWord;
   Resources load = kMaster;
   load += block_ram(512, kWordBits);
   add("load tiles", load * kernel.weight_ports());
-  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp * linears));
+  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp * shares));
   const double blocks = divide_up(static_cast<uint32_t>(rows), 16);
   const double bank_words = blocks * inputs / 16;
   // 4 banks x 16 rows of 32 bits: two rows side by side in a URAM, or block RAM when shallow.
-  add("activations", bank_words >= 4096 ? ultra_ram(bank_words, 64) * (32 * linears)
-                                        : block_ram(bank_words, 32) * (64 * linears));
+  add("activations", bank_words >= 4096 ? ultra_ram(bank_words, 64) * (32 * shares)
+                                        : block_ram(bank_words, 32) * (64 * shares));
 
   // Each linear region holds every module around its arrays: its matrix is chosen at run time.
   const double regions = kernel.spatial ? 2 : 1;
@@ -118,14 +122,17 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   add("heads", heads * regions);
 
   const double pairs = 1.0 * kernel.heads * kernel.kv;
-  Resources engine{pairs / 2 * 2, 0, 0, pairs * 2 * 20 + 3000};  // scores and values
+  // Two heads share a key in a DSP; a numerator of 16 bits times a value takes one of its own.
+  const double packed = kernel.heads % 2 == 0 ? 0.5 : 1.0;
+  Resources engine{pairs * packed + pairs, 0, 0, pairs * 2 * 20 + 3000};  // scores and values
   Resources softmax = exponential();
   softmax += sum(6, 3, 4, 0, 1);  // a - m, and the rounding of d and n
-  engine += softmax * kernel.heads;
-  const double block_rows = prefill ? std::min(kernel.tp, 8u) : 1;
-  const double scores =
-      2 * score_tokens(kernel, m) * block_rows * m.heads / kernel.heads;  // entries
+  // A head of 64 elements takes 64 / kv cycles, and so do its lanes of the softmax.
+  engine += softmax * (kernel.heads * std::max(kernel.kv, 1u) / 64.0);
+  const double block_rows = rows_of_block(kernel);
+  const double scores = 2 * score_tokens(kernel) * block_rows * m.heads / kernel.heads;  // entries
   engine += ultra_ram(scores, 32.0 * kernel.heads);
+  engine += ultra_ram(scores / block_rows, 32.0 * std::max(1.0, kernel.heads / 2.0));  // V scales
   engine += block_ram(512, kWordBits) * 2;  // keys and values, a page deep
   const double accumulators = block_rows * m.heads * m.head_dim / 16;
   engine += block_ram(accumulators, 48 * 16);
@@ -141,6 +148,7 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   logits += sum(0, summed, lanes + kTopLogits);
   logits += {0, 0, 0, kTopLogits * 130.0};
   logits += sum(1, 2, 0, 2);
+  logits += ultra_ram(m.vocab / lanes, kWordBits);  // a row, until its maximum is known
   add("row results", logits);
   add("final norm", sum(3 * lanes / 4, lanes / 4, 0, 1));
   Resources control{0, 0, 0, 12000};

@@ -69,7 +69,7 @@ struct SequenceRows {
 
 // Attention of one layer over the pages of the sequences.
 RegionTime attention_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
-                            const Maxima& maxima, const std::vector<SequenceRows>& sequences);
+                            const std::vector<SequenceRows>& sequences);
 
 // Attention and the o matrix in one region: rows go from the one to the other on chip.
 RegionTime joined_region(const RegionTime& attention, const RegionTime& output);

@@ -11,7 +11,6 @@ namespace kernels {
 
 constexpr uint32_t kNoLogit = 0xffffffffu;                           // id of an empty entry
 constexpr uint32_t kLargestWords = 2 * kTopLogits / kFieldsPerWord;  // logits, then ids
-constexpr uint32_t kLogitBurst = 64;                                 // words
 
 // A logit as a number that is ordered as the logits are: zeros are equal, NaN is as -infinity.
 inline uint32_t order_of(uint32_t bits) {
@@ -74,47 +73,24 @@ struct RowExtrema {
   float target_logit;
 };
 
-// Sends each row's logits twice: to the network and, while the network has the next row, to the
-// sum. The two take turns of a burst each; the first row has the port for itself, as has the last.
+// Sends each row's logits to the network and to the sum, which keeps a row until its maximum is
+// known: card memory is read once.
 //   K     shape
-// Cycles: 2 * rows * ceil(vocab / 16).
+// Cycles: rows * ceil(vocab / 16).
 template <typename K>
 void read_logits(const Word* scratch, uint32_t rows, uint32_t vocab, uint32_t logits,
                  Stream<RowInfo>& list, Stream<Word>& first, Stream<Word>& second) {
   const uint32_t words = float_words(vocab);
-  uint32_t row = 0;  // whose logits go to the network; those of the row before go to the sum
   uint32_t at = 0;
-  uint32_t at_before = 0;
-  bool summed = false;  // whose turn it is
-  uint32_t begin = 0;   // of the burst
   uint32_t w = 0;
-  for (uint32_t i = 0; i < 2 * rows * words; ++i) {
-    HLS_TRIPS(2, 2 * K::rows * float_words(K::vocab))
+  for (uint32_t i = 0; i < rows * words; ++i) {
+    HLS_TRIPS(1, K::rows * float_words(K::vocab))
     HLS_PIPELINE(1)
-    if (!summed && w == 0) {
-      at_before = at;
-      at = logits + list.read().logits_slot * logits_words(vocab);
-    }
-    const Word word = read_word(scratch, (summed ? at_before : at) + w);
-    if (summed) {
-      second.write(word);
-    } else {
-      first.write(word);
-    }
-    ++w;
-    if (w < begin + kLogitBurst && w < words) continue;
-    if (!summed && row > 0) {
-      summed = true;
-      w = begin;
-      continue;
-    }
-    if (w == words) {
-      w = 0;
-      ++row;
-    }
-    begin = w;
-    summed = row == rows;
-    if (summed && w == 0) at_before = at;
+    if (w == 0) at = logits + list.read().logits_slot * logits_words(vocab);
+    const Word word = read_word(scratch, at + w);
+    first.write(word);
+    second.write(word);
+    if (++w == words) w = 0;
   }
 }
 

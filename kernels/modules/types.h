@@ -7,6 +7,7 @@
 //   arrays                         that the tiles of a matrix are dealt to
 //   kv_streams, kv_ports           likewise for KV pages
 //   attention_rows                 rows of a sequence that share one pass over its pages
+//   logits_parallel                exponentials of the row results side by side
 //   head_parallel, kv_parallel     heads and elements of K or V that are multiplied side by side
 // Array (template parameter A): token_parallel, row_parallel, input_parallel: how much of a weight
 // word times an activation word is multiplied per cycle.

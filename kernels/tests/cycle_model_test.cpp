@@ -45,15 +45,6 @@ void add_ports(model::Kernel& kernel, const char* family, int count, int bits) {
 FLEXLLM_TESTED_KERNEL(prefill)
 FLEXLLM_TESTED_KERNEL(decode)
 
-constexpr model::Maxima kMaxima{built::maxima::d,
-                                built::maxima::ffn,
-                                built::maxima::heads,
-                                built::maxima::kv_heads,
-                                built::maxima::head_dim,
-                                built::maxima::batch,
-                                built::maxima::prefill_rows,
-                                built::maxima::context,
-                                built::maxima::vocabulary};
 constexpr double kGbPerS = 13.0;  // of a memory bank
 constexpr double kWithin = 0.02;
 
@@ -73,8 +64,7 @@ double planned(const TestedKernel& tested, const model::ModelShape& shape,
     ranges.push_back({sequence.history, sequence.rows});
     rows += sequence.rows;
   }
-  const model::RegionTime attention =
-      attention_region(tested.kernel, rates, shape, kMaxima, ranges);
+  const model::RegionTime attention = attention_region(tested.kernel, rates, shape, ranges);
   const auto linear = [&](model::Matrix matrix) {
     return linear_region(tested.kernel, rates, shape, matrix, rows);
   };

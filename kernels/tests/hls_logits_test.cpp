@@ -145,6 +145,7 @@ TEST(LogitTime, OnlyCandidatesCostACycle) {
 struct Results {
   static constexpr uint32_t rows = 6;
   static constexpr uint32_t vocab = 16384;
+  static constexpr uint32_t logits_parallel = 8;
 };
 
 TEST(LogitTime, ARowIsSummedWhileTheNextIsSearched) {
@@ -167,9 +168,8 @@ TEST(LogitTime, ARowIsSummedWhileTheNextIsSearched) {
   launch.logits_rows = Results::rows;
   ModelInfo info = {};
   info.vocab = Results::vocab;
-  const uint64_t cycles = timed_cycles([&] {
-    run_row_results<Results, 8>(desc.data(), scratch.data(), result.data(), launch, info);
-  });
+  const uint64_t cycles = timed_cycles(
+      [&] { run_row_results<Results>(desc.data(), scratch.data(), result.data(), launch, info); });
   const uint64_t words = Results::vocab / kFloatsPerWord;
   EXPECT_LT(cycles, words * (2 * Results::rows + 1) + 1500);
 }

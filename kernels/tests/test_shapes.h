@@ -26,6 +26,8 @@ struct SmallDecode : SmallMaxima {
   static constexpr uint32_t kv_streams = 2;
   static constexpr uint32_t kv_ports = 2;
   static constexpr uint32_t attention_rows = 1;
+  static constexpr uint32_t score_tokens = 32;  // of a port: longer blocks are scored twice
+  static constexpr uint32_t logits_parallel = 8;
   static constexpr uint32_t head_parallel = 2;
   static constexpr uint32_t kv_parallel = 16;
   static constexpr uint32_t output_parallel = 8;
@@ -40,6 +42,7 @@ struct SmallPrefill : SmallMaxima {
   static constexpr uint32_t kv_streams = 4;
   static constexpr uint32_t kv_ports = 2;
   static constexpr uint32_t attention_rows = 5;
+  static constexpr uint32_t logits_parallel = 2;
   static constexpr uint32_t head_parallel = 4;
   static constexpr uint32_t kv_parallel = 8;
   static constexpr uint32_t output_parallel = 4;

@@ -1,6 +1,7 @@
 // The outputs of a launch as dataflow regions.
 #pragma once
 
+#include "kernels/hls/storage.h"
 #include "kernels/modules/hidden_rows.h"
 #include "kernels/modules/logits.h"
 
@@ -32,19 +33,19 @@ void run_hidden_outputs(const Word* desc, const Word* model, const Word* scratch
 }
 
 // Row results from the logits in scratch.
-//   K      shape
-//   Lanes  exponentials a cycle
-// Cycles: the longest of its modules' and their latency; at Lanes 8 the next row is read as fast as
-// this one is summed: ceil(vocab / 16) * (2 * rows + 1).
-template <typename K, uint32_t Lanes = 8>
+//   K     shape
+// Cycles: rows * max(16 / logits_parallel, cycles of the port for a word) * ceil(vocab / 16), and
+// the search of the first row.
+template <typename K>
 void run_row_results(const Word* desc, const Word* scratch, Word* result, const LaunchInfo launch,
                      const ModelInfo info) {
   HLS_DATAFLOW("run_row_results");
   Fifo<RowInfo, 4> rows_read("rows_read");
   Fifo<RowInfo, 4> rows_find("rows_find");
   Fifo<RowInfo, 4> rows_write("rows_write");
-  Fifo<Word, 2 * kLogitBurst> first("first");
-  Fifo<Word, 2 * kLogitBurst> second("second");
+  Fifo<Word, 32> first("first");
+  Fifo<Word, float_words(K::vocab)> second("second");  // a row, until its maximum is known
+  HLS_URAM_FIFO(second)
   Fifo<RowExtrema, 2> extrema("extrema");
   Fifo<RowExtrema, 2> summed("summed");
   Fifo<Word, 2 * kPartialWords> partials("partials");
@@ -54,8 +55,8 @@ void run_row_results(const Word* desc, const Word* scratch, Word* result, const 
   HLS_TASK(read_logits<K>(scratch, launch.logits_rows, info.vocab, launch.logits, rows_read, first,
                           second));
   HLS_TASK(find_largest<K>(launch.logits_rows, info.vocab, rows_find, first, extrema, largest));
-  HLS_TASK(sum_exponentials<K, Lanes>(launch.logits_rows, info.vocab, extrema, second, summed,
-                                      partials));
+  HLS_TASK(sum_exponentials<K, K::logits_parallel>(launch.logits_rows, info.vocab, extrema, second,
+                                                   summed, partials));
   HLS_TASK(complete_records<K>(launch.logits_rows, info.vocab, summed, partials, records));
   HLS_TASK(write_row_results<K>(result, launch.logits_rows, rows_write, records, largest));
   HLS_DATAFLOW_END();

@@ -38,12 +38,14 @@ constexpr uint32_t kMaxAttentionRows = 8;
 
 template <typename Build>
 struct PrefillShape : CommonShape<Build> {
+  static constexpr uint32_t logits_parallel = 1;  // a row or two of a launch have results
   static constexpr uint32_t rows = Build::prefill_rows;
   static constexpr uint32_t attention_rows = clamp_parallel(Build::tp, kMaxAttentionRows);
 };
 
 template <typename Build>
 struct DecodeShape : CommonShape<Build> {
+  static constexpr uint32_t logits_parallel = clamp_parallel(Build::outputs, 8);
   static constexpr uint32_t rows = Build::batch;
   static constexpr uint32_t attention_rows = 1;
 };
