@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import xml.etree.ElementTree
 
@@ -39,6 +40,16 @@ def test_the_published_design_comes_out_as_published():
     report = plan("--published")
     assert abs(report["prefill"]["ratio"] - 1) < 0.10
     assert abs(report["decode"]["ratio"] - 1) < 0.10
+
+
+def test_the_figures_of_the_readme_are_those_of_the_command():
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| (prompt|decode, batch \d).*?\| ([\d,]+) tokens/s \|", readme, re.M)
+    told = {name: int(figure.replace(",", "")) for name, figure in rows}
+    one, eight = plan(), plan("--batch", 8)
+    assert told == {"prompt": round(one["prefill"]["tokens_per_s"]),
+                    "decode, batch 1": round(one["decode"]["tokens_per_s"]),
+                    "decode, batch 8": round(eight["decode"]["tokens_per_s"])}
 
 
 @pytest.mark.parametrize("model", ["llama-3.2-1b", "llama-3.2-3b", "smollm2-135m",

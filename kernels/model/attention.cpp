@@ -50,8 +50,9 @@ RegionTime attention_region(const Kernel& kernel, const Rates& rates, const Mode
   const KvLayout layout = model.kv();
   const uint32_t ports = kernel.kv_ports();
   const uint32_t rows_per_block = rows_of_block(kernel);
-  const double soften_steps = divide_up(model.heads, kernel.heads);
-  const double steps = soften_steps * divide_up(model.head_dim, kernel.kv);
+  const double head_steps = divide_up(model.heads, kernel.heads);
+  const double steps = head_steps * divide_up(model.head_dim, kernel.kv);
+  const double soften_steps = head_steps * std::max(1.0, 64.0 / kernel.kv);
   const double row_words = float_words(model.attention());
   const double kept = score_tokens(kernel);
   const double token = layout.token_words();
