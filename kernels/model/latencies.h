@@ -1,20 +1,21 @@
 // Latencies that the cycle model adds to the loops' own cycles. Those of operations stand in
-// kernels/hls/latency.h; here they are summed up along the modules. docs/cycle-model.md names the
-// source of each.
+// kernels/hls/latency.h. Those of whole modules were rounded from the virtual time of layers of
+// Llama-3.2-1B and SmolLM2-135M, which kernels.cycle_model_* compare.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/hls/latency.h"
 #include "kernels/model/design.h"
 
 namespace flexllm::kernels::model {
 
-constexpr double kMemoryLatency = 64;    // first word of a burst
-constexpr double kSumInterval = 2;       // cycles per word of a norm's sum of squares
-constexpr double kNormLatency = 100;     // fold, mean, square root, division
-constexpr double kStageLatency = 6;      // a Hadamard stage: one addition
-constexpr double kQuantizeLatency = 40;  // scale: division twice
+constexpr double kMemoryLatency = latency::memory_read;  // first word of a burst
+constexpr double kSumInterval = 2;              // cycles per word of a norm's sum of squares
+constexpr double kNormLatency = 100;            // fold, mean, square root, division
+constexpr double kStageLatency = latency::add;  // of a Hadamard stage
+constexpr double kQuantizeLatency = 40;         // scale: division twice
 constexpr double kFillLatency = 20;
 constexpr double kFeedLatency = 10;
 constexpr double kPrefetchWords = 64;  // of weight words before an array
@@ -22,7 +23,7 @@ constexpr double kFoldLatency = 30;
 constexpr double kHeadsLatency = 400;  // RoPE, head scales and records of the last heads
 constexpr double kSiluLatency = 250;   // exp, division, products
 constexpr double kStoreLatency = 160;  // behind the dequantiser, to the end of the write
-constexpr double kRegionTurn = 12;     // start and end of a dataflow region
+constexpr double kRegionTurn = latency::region_start + latency::region_end;
 
 constexpr double kCombineLatency = 30;     // maxima of all KV ports
 constexpr double kSoftenLatency = 120;     // exp, two products, rounding

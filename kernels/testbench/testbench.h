@@ -1,5 +1,5 @@
-// What the modules' testbenches for Vitis share: random rows, rows as words of streams, and the
-// count of differences that main() returns. C++14, plain types and AMD's.
+// What the modules' testbenches share, those for Vitis and kernels/tests/: random rows, rows as
+// words of streams, and the count of differences that main() returns. C++14, plain types and AMD's.
 #pragma once
 
 #include <cstdio>
@@ -22,7 +22,7 @@ using Queue = Fifo<T, 1>;  // bounded only inside a dataflow region
 
 typedef std::vector<float> Floats;
 
-inline Floats random_row(std::mt19937& random, uint32_t size) {
+inline Floats random_row(std::mt19937& random, size_t size) {
   Floats row(size);
   for (float& x : row) {
     x = static_cast<float>(static_cast<int32_t>(random() % 20001) - 10000) / 2500.0f;

@@ -77,9 +77,9 @@ void write_tokens(const ModelInfo& info, const std::vector<RowInfo>& rows,
 TokenRecord random_token(std::mt19937& random, const ModelInfo& info) {
   TokenRecord token;
   for (uint32_t h = 0; h < info.kv_heads; ++h) {
-    token.k.push_back(random_floats(random, info.head_dim));
+    token.k.push_back(random_row(random, info.head_dim));
     token.v.push_back(random() % 8 == 0 ? Floats(info.head_dim, 0.0f)
-                                        : random_floats(random, info.head_dim));
+                                        : random_row(random, info.head_dim));
   }
   return token;
 }
@@ -151,8 +151,7 @@ void expect_plain_attention(const ModelInfo& info, const Rows& given, std::mt199
   Fifo<Word, 1> outputs("outputs");
   std::vector<Floats> q;
   for (uint32_t r = 0; r < launch.rows; ++r) {
-    q.push_back(r % 7 == 2 ? Floats(info.attention(), 0.0f)
-                           : random_floats(random, info.attention()));
+    q.push_back(r % 7 == 2 ? Floats(info.attention(), 0.0f) : random_row(random, info.attention()));
     send_row(q.back(), queries);
   }
   attend<K>(desc.data(), memory.arenas, launch, info, kLayer, queries, outputs);
@@ -364,8 +363,8 @@ TEST(QuantizeQueries, MakesTheWordsOfTheFormula) {
     Fifo<Word, 1> in("in");
     Fifo<Word, 1> words[Shape::kv_ports];
     Fifo<float, 1> factors[Shape::kv_ports];
-    std::vector<Floats> rows = {random_floats(random, info.attention()),
-                                random_floats(random, info.attention())};
+    std::vector<Floats> rows = {random_row(random, info.attention()),
+                                random_row(random, info.attention())};
     std::fill_n(rows[0].begin() + head_dim, head_dim, 0.0f);
     for (const Floats& row : rows) send_row(row, in);
     quantize_queries<Shape>(2, info, in, words, factors);

@@ -124,14 +124,14 @@ struct HeadCase {
     stage.rows = rows;
     stage.layer = 1;
     for (uint32_t row = 0; row < rows; ++row) {
-      tables.push_back(random_floats(random, head_dim));
+      tables.push_back(random_row(random, head_dim));
       heads.emplace_back();
       for (uint32_t head = 0; head < count(); ++head) {
-        heads[row].push_back(random_floats(random, head_dim));
+        heads[row].push_back(random_row(random, head_dim));
       }
     }
-    q_gain = random_floats(random, head_dim);
-    k_gain = random_floats(random, head_dim);
+    q_gain = random_row(random, head_dim);
+    k_gain = random_row(random, head_dim);
   }
 
   uint32_t count() const { return info.heads + 2 * info.kv_heads; }

@@ -74,9 +74,9 @@ Matrix random_matrix(std::mt19937& random, uint32_t outputs, uint32_t inputs, Pr
     }
     m.multiplier.push_back(multipliers);
   }
-  m.scale = random_floats(random, outputs);
-  m.weight_sum = random_floats(random, outputs);
-  m.bias = random_floats(random, outputs);
+  m.scale = random_row(random, outputs);
+  m.weight_sum = random_row(random, outputs);
+  m.bias = random_row(random, outputs);
   return m;
 }
 
@@ -150,7 +150,7 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
     for (uint32_t& value : q[r]) value = static_cast<uint32_t>(random() % (precision.levels() + 1));
     if (r == 1) q[r].assign(inputs, precision.levels());
     if (r == 2) q[r].assign(inputs, 0);
-    const Floats numbers = random_floats(random, 2);
+    const Floats numbers = random_row(random, 2);
     scale[r] = AsymmetricScale{abs_of(numbers[0]) + 0.01f, 0.0f, numbers[1]};
     scales.write(scale[r]);
     for (uint32_t begin = 0; begin < inputs; begin += kBytesPerWord) {

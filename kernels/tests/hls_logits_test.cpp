@@ -82,7 +82,7 @@ TEST(RowResult, EqualsASortForEverySize) {
   std::mt19937 random(1);
   for (const uint32_t vocab : {1u, 2u, 15u, 16u, 17u, 63u, 64u, 65u, 300u, 400u}) {
     SCOPED_TRACE(vocab);
-    Floats logits = random_floats(random, vocab);
+    Floats logits = random_row(random, vocab);
     run_row(logits, vocab - 1);
     for (float& l : logits) l = static_cast<float>(static_cast<int>(l));  // many ties
     run_row(logits, vocab / 2);
@@ -94,7 +94,7 @@ TEST(RowResult, EqualsASortForEverySize) {
 
 TEST(RowResult, LeavesOutNanAndInfinity) {
   std::mt19937 random(2);
-  Floats logits = random_floats(random, 100);
+  Floats logits = random_row(random, 100);
   for (uint32_t i = 0; i < 100; i += 2) logits[i] = i % 4 == 0 ? kNan : -kInfinity;
   run_row(logits, 1);
   run_row(Floats(100, -kInfinity), 0);

@@ -53,7 +53,7 @@ using Rows = std::vector<Floats>;
 
 Rows random_rows(std::mt19937& random, uint32_t rows, uint32_t size) {
   Rows x;
-  for (uint32_t r = 0; r < rows; ++r) x.push_back(random_floats(random, size));
+  for (uint32_t r = 0; r < rows; ++r) x.push_back(random_row(random, size));
   x[0].assign(size, 0.0f);
   x[rows - 1][size / 2] = std::numeric_limits<float>::quiet_NaN();
   return x;
@@ -195,7 +195,7 @@ TEST(SoftmaxRows, EqualsTheFormulaInFloatsAndInIntegers) {
   for (const uint32_t size : kOddSizes) {
     SCOPED_TRACE(size);
     Rows x;
-    for (uint32_t r = 0; r < 3; ++r) x.push_back(random_floats(random, size));
+    for (uint32_t r = 0; r < 3; ++r) x.push_back(random_row(random, size));
     Fifo<Word, 1> in("in");
     Fifo<Word, 1> in_again("in_again");
     Fifo<Word, 1> out("out");

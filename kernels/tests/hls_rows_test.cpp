@@ -18,9 +18,9 @@ TEST(Normalize, EqualsTheContractForEverySize) {
     Fifo<Word, 1> gains("gains");
     Fifo<Word, 1> in("in");
     Fifo<Word, 1> out("out");
-    const Floats gain = random_floats(random, size);
-    const std::vector<Floats> rows = {random_floats(random, size), Floats(size, 0.0f),
-                                      random_floats(random, size)};
+    const Floats gain = random_row(random, size);
+    const std::vector<Floats> rows = {random_row(random, size), Floats(size, 0.0f),
+                                      random_row(random, size)};
     send_row(gain, gains);
     for (const Floats& row : rows) send_row(row, in);
     normalize<256>(3, size, true, 1e-5f, gains, in, out);
@@ -36,7 +36,7 @@ TEST(Normalize, PassesRowsThroughWhenDisabled) {
   Fifo<Word, 1> gains("gains");
   Fifo<Word, 1> in("in");
   Fifo<Word, 1> out("out");
-  const Floats row = random_floats(random, 68);
+  const Floats row = random_row(random, 68);
   send_row(row, in);
   normalize<256>(1, 68, false, 1e-5f, gains, in, out);
   expect_same_bits(row, receive_row(68, out));
@@ -65,7 +65,7 @@ TEST(TransformBlocks, EqualsTheContractForEveryBlock) {
       SCOPED_TRACE(std::to_string(size) + " in blocks of " + std::to_string(block));
       Fifo<Word, 1> in("in");
       Fifo<Word, 1> out("out");
-      const std::vector<Floats> rows = {random_floats(random, size), random_floats(random, size)};
+      const std::vector<Floats> rows = {random_row(random, size), random_row(random, size)};
       for (const Floats& row : rows) send_row(row, in);
       transform_blocks<kMaxHadamardBlock>(2, size, block, 0.0625f, in, out);
       for (const Floats& row : rows) {
@@ -80,7 +80,7 @@ void transform_in_one_block(std::mt19937& random, uint32_t block) {
   SCOPED_TRACE(std::to_string(block) + " of " + std::to_string(MaxBlock));
   Fifo<Word, 1> in("in");
   Fifo<Word, 1> out("out");
-  const std::vector<Floats> rows = {random_floats(random, block), random_floats(random, block)};
+  const std::vector<Floats> rows = {random_row(random, block), random_row(random, block)};
   for (const Floats& row : rows) send_row(row, in);
   transform_blocks<MaxBlock, Interval>(2, block, block, 0.25f, in, out);
   for (const Floats& row : rows) {
@@ -102,7 +102,7 @@ TEST(TransformBlocks, PassesRowsThroughWithoutABlock) {
   std::mt19937 random(4);
   Fifo<Word, 1> in("in");
   Fifo<Word, 1> out("out");
-  const Floats row = random_floats(random, 172);
+  const Floats row = random_row(random, 172);
   send_row(row, in);
   transform_blocks<kMaxHadamardBlock>(1, 172, 0, 0.5f, in, out);
   expect_same_bits(row, receive_row(172, out));
@@ -116,9 +116,9 @@ TEST(QuantizeRows, EqualsTheContractForEverySize) {
       Fifo<Word, 1> in("in");
       Fifo<AsymmetricScale, 1> scales("scales");
       Fifo<Word, 1> out("out");
-      Floats with_nan = random_floats(random, size);
+      Floats with_nan = random_row(random, size);
       with_nan[size / 2] = std::numeric_limits<float>::quiet_NaN();
-      const std::vector<Floats> rows = {random_floats(random, size), Floats(size, -0.0f),
+      const std::vector<Floats> rows = {random_row(random, size), Floats(size, -0.0f),
                                         Floats(size, 3.25f), with_nan};
       for (const Floats& row : rows) send_row(row, in);
       quantize_rows<256>(4, size, levels, in, scales, out);
@@ -193,8 +193,8 @@ void gate_rows(uint32_t size) {
   std::vector<Floats> gates;
   std::vector<Floats> ups;
   for (uint32_t row = 0; row < stage.rows; ++row) {
-    gates.push_back(random_floats(random, size));
-    ups.push_back(random_floats(random, size));
+    gates.push_back(random_row(random, size));
+    ups.push_back(random_row(random, size));
   }
   Fifo<TileValues, 1> tiles("tiles");
   Fifo<Store, 1> stores("stores");

@@ -1,48 +1,15 @@
-// What the testbenches of the modules share: random rows, and rows as words of streams. A stream
+// What the tests of the modules share beside testbench.h: comparison and references. A stream
 // that is made outside a dataflow region is unbounded, so a module is driven by plain calls.
 // Compiles with plain types and with AMD's.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <random>
 #include <vector>
 
-#include "kernels/modules/types.h"
+#include "kernels/testbench/testbench.h"
 
 namespace flexllm::kernels {
-
-using Floats = std::vector<float>;
-
-inline Floats random_floats(std::mt19937& random, size_t size) {
-  Floats x(size);
-  for (float& value : x) {
-    value = static_cast<float>(static_cast<int32_t>(random() % 20001) - 10000) / 2500.0f;
-  }
-  return x;
-}
-
-// Sends a row; lanes behind its end hold noise, which no module may use.
-inline void send_row(const Floats& row, Stream<Word>& out) {
-  for (size_t begin = 0; begin < row.size(); begin += kFloatsPerWord) {
-    Word word = zero_word();
-    for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
-      set_float(word, lane, begin + lane < row.size() ? row[begin + lane] : 1e30f);
-    }
-    out.write(word);
-  }
-}
-
-inline Floats receive_row(size_t size, Stream<Word>& in) {
-  Floats row;
-  while (row.size() < size) {
-    const Word word = in.read();
-    for (uint32_t lane = 0; lane < kFloatsPerWord && row.size() < size; ++lane) {
-      row.push_back(get_float(word, lane));
-    }
-  }
-  return row;
-}
 
 inline void expect_same_bits(const Floats& expected, const Floats& actual) {
   ASSERT_EQ(expected.size(), actual.size());
