@@ -12,7 +12,7 @@
 #include "formats/error.h"
 #include "formats/packed_model.h"
 #include "host/memory_map.h"
-#include "quantizer/packed_cache.h"
+#include "quantizer/packing/packed_cache.h"
 #include "server/engine_backend.h"
 #include "server/model_text.h"
 

@@ -13,7 +13,7 @@
 #include "cli/subcommand.h"
 #include "formats/checkpoint.h"
 #include "formats/packed_model.h"
-#include "quantizer/pack.h"
+#include "quantizer/packing/pack.h"
 
 namespace flexllm::cli {
 namespace {

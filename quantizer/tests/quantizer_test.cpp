@@ -7,10 +7,10 @@
 #include <stdexcept>
 #include <vector>
 
-#include "quantizer/arenas.h"
-#include "quantizer/model_buffer.h"
+#include "quantizer/packing/arenas.h"
+#include "quantizer/packing/model_buffer.h"
+#include "quantizer/rounding/weights.h"
 #include "quantizer/scheme.h"
-#include "quantizer/weights.h"
 
 namespace flexllm::quantizer {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/contract/layout.h"
-#include "quantizer/weights.h"
+#include "quantizer/rounding/weights.h"
 
 namespace flexllm::quantizer {
 

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "quantizer/pack.h"
+#include "quantizer/packing/pack.h"
 
 namespace flexllm::quantizer {
 

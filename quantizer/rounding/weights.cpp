@@ -1,4 +1,4 @@
-#include "quantizer/weights.h"
+#include "quantizer/rounding/weights.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "quantizer/packed_cache.h"
+#include "quantizer/packing/packed_cache.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "quantizer/arenas.h"
+#include "quantizer/packing/arenas.h"
 
 #include <algorithm>
 #include <cstring>

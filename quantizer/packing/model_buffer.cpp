@@ -1,4 +1,4 @@
-#include "quantizer/model_buffer.h"
+#include "quantizer/packing/model_buffer.h"
 
 #include <algorithm>
 #include <bit>

@@ -1,4 +1,4 @@
-#include "quantizer/pack.h"
+#include "quantizer/packing/pack.h"
 
 #include <algorithm>
 #include <atomic>
@@ -10,9 +10,9 @@
 
 #include "formats/error.h"
 #include "formats/packed_model.h"
-#include "quantizer/arenas.h"
-#include "quantizer/model_buffer.h"
-#include "quantizer/weights.h"
+#include "quantizer/packing/arenas.h"
+#include "quantizer/packing/model_buffer.h"
+#include "quantizer/rounding/weights.h"
 
 namespace flexllm::quantizer {
 namespace {
