@@ -137,7 +137,7 @@ void invert_positive(DoubleView a, Workers& workers) {
   factor_cholesky(a, workers);
   invert_lower(a, workers);
   DoubleMatrix inverse(a.rows, a.cols);
-  symmetric_product<double>(inverse, a, workers, {1, 0});
+  symmetric_product(inverse, a, workers, {1, 0});
   for (size_t r = 0; r < a.rows; ++r) std::ranges::copy(inverse.row(r), a.row(r).begin());
 }
 

@@ -25,7 +25,8 @@ class NotPositiveDefinite : public std::runtime_error {
 // n^3 / 3 multiplications.
 void factor_cholesky(DoubleView a, Workers& workers);
 
-// Replaces a lower triangular l by its inverse. n^3 / 3 multiplications.
+// Replaces a lower triangular l, with zeros above the diagonal, by its inverse. n^3 / 3
+// multiplications.
 void invert_lower(DoubleView l, Workers& workers);
 
 // Replaces a by the upper triangular u with u^T u = a^-1: what GPTQ walks along (Frantar et al.,

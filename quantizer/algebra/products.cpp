@@ -1,6 +1,7 @@
 #include "quantizer/algebra/products.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "quantizer/algebra/blas.h"
 
@@ -13,79 +14,80 @@ constexpr size_t kTile = 256;
 
 size_t tiles_of(size_t size) { return (size + kTile - 1) / kTile; }
 
-void require(bool ok) {
-  if (!ok) throw std::invalid_argument("product of matrices whose shapes do not fit");
+// The rows of `a` and the columns of `b` that make part of a product.
+template <typename T>
+BasicView<const T> left_of(blas::Shape shape, BasicView<const T> a, size_t row, size_t rows) {
+  return shape == blas::Shape::at_b ? a.part(0, a.rows, row, rows) : a.row_range(row, rows);
 }
 
-template <typename T, typename Body>
-void for_tiles(BasicView<T> c, Workers& workers, const Body& body) {
+template <typename T>
+BasicView<const T> right_of(blas::Shape shape, BasicView<const T> b, size_t col, size_t cols) {
+  return shape == blas::Shape::a_bt ? b.row_range(col, cols) : b.part(0, b.rows, col, cols);
+}
+
+enum class Tiles { all, lower };
+
+template <typename T>
+void product(blas::Shape shape, BasicView<T> c, BasicView<const T> a, BasicView<const T> b,
+             Workers& workers, Blend blend, Tiles tiles = Tiles::all) {
+  const bool a_turned = shape == blas::Shape::at_b;
+  const bool b_turned = shape == blas::Shape::a_bt;
+  if (c.rows != (a_turned ? a.cols : a.rows) || c.cols != (b_turned ? b.rows : b.cols) ||
+      (a_turned ? a.rows : a.cols) != (b_turned ? b.cols : b.rows)) {
+    throw std::invalid_argument("a product of matrices whose shapes do not fit");
+  }
   const size_t across = tiles_of(c.cols);
   workers.run(tiles_of(c.rows) * across, [&](size_t index) {
     const size_t row = index / across * kTile;
     const size_t col = index % across * kTile;
-    body(row, std::min(kTile, c.rows - row), col, std::min(kTile, c.cols - col));
+    if (tiles == Tiles::lower && col > row) return;
+    const size_t rows = std::min(kTile, c.rows - row);
+    const size_t cols = std::min(kTile, c.cols - col);
+    blas::gemm(shape, c.part(row, rows, col, cols), left_of(shape, a, row, rows),
+               right_of(shape, b, col, cols), blend);
+  });
+}
+
+template <typename T>
+void square(BasicView<T> c, BasicView<const T> x, Workers& workers, Blend blend) {
+  product(blas::Shape::at_b, c, x, x, workers, blend, Tiles::lower);
+  workers.run(tiles_of(c.rows), [&](size_t tile) {
+    for (size_t r = tile * kTile; r < std::min((tile + 1) * kTile, c.rows); ++r) {
+      for (size_t i = r + 1; i < c.cols; ++i) c(r, i) = c(i, r);
+    }
   });
 }
 
 }  // namespace
 
-template <typename T>
-void multiply_transposed(BasicView<T> c, std::type_identity_t<BasicView<const T>> a,
-                         std::type_identity_t<BasicView<const T>> b, Workers& workers,
+void multiply_transposed(View c, ConstView a, ConstView b, Workers& workers, Blend blend) {
+  product(blas::Shape::a_bt, c, a, b, workers, blend);
+}
+void multiply_transposed(DoubleView c, ConstDoubleView a, ConstDoubleView b, Workers& workers,
                          Blend blend) {
-  require(c.rows == a.rows && c.cols == b.rows && a.cols == b.cols);
-  for_tiles(c, workers, [&](size_t row, size_t rows, size_t col, size_t cols) {
-    blas::gemm(blas::Shape::a_bt, c.part(row, rows, col, cols), a.row_range(row, rows),
-               b.row_range(col, cols), blend);
-  });
+  product(blas::Shape::a_bt, c, a, b, workers, blend);
 }
 
-template <typename T>
-void multiply(BasicView<T> c, std::type_identity_t<BasicView<const T>> a,
-              std::type_identity_t<BasicView<const T>> b, Workers& workers, Blend blend) {
-  require(c.rows == a.rows && c.cols == b.cols && a.cols == b.rows);
-  for_tiles(c, workers, [&](size_t row, size_t rows, size_t col, size_t cols) {
-    blas::gemm(blas::Shape::a_b, c.part(row, rows, col, cols), a.row_range(row, rows),
-               b.part(0, b.rows, col, cols), blend);
-  });
+void multiply(View c, ConstView a, ConstView b, Workers& workers, Blend blend) {
+  product(blas::Shape::a_b, c, a, b, workers, blend);
+}
+void multiply(DoubleView c, ConstDoubleView a, ConstDoubleView b, Workers& workers, Blend blend) {
+  product(blas::Shape::a_b, c, a, b, workers, blend);
 }
 
-template <typename T>
-void transposed_multiply(BasicView<T> c, std::type_identity_t<BasicView<const T>> a,
-                         std::type_identity_t<BasicView<const T>> b, Workers& workers,
+void transposed_multiply(View c, ConstView a, ConstView b, Workers& workers, Blend blend) {
+  product(blas::Shape::at_b, c, a, b, workers, blend);
+}
+void transposed_multiply(DoubleView c, ConstDoubleView a, ConstDoubleView b, Workers& workers,
                          Blend blend) {
-  require(c.rows == a.cols && c.cols == b.cols && a.rows == b.rows);
-  for_tiles(c, workers, [&](size_t row, size_t rows, size_t col, size_t cols) {
-    blas::gemm(blas::Shape::at_b, c.part(row, rows, col, cols), a.part(0, a.rows, row, rows),
-               b.part(0, b.rows, col, cols), blend);
-  });
+  product(blas::Shape::at_b, c, a, b, workers, blend);
 }
 
-template <typename T>
-void symmetric_product(BasicView<T> c, std::type_identity_t<BasicView<const T>> x, Workers& workers,
-                       Blend blend) {
-  require(c.rows == c.cols && c.cols == x.cols);
-  for_tiles(c, workers, [&](size_t row, size_t rows, size_t col, size_t cols) {
-    if (col > row) return;
-    const BasicView<T> tile = c.part(row, rows, col, cols);
-    blas::gemm(blas::Shape::at_b, tile, x.part(0, x.rows, row, rows), x.part(0, x.rows, col, cols),
-               blend);
-    for (size_t r = 0; r < rows; ++r) {
-      const size_t end = row == col ? r : cols;  // the diagonal tile mirrors its own lower part
-      for (size_t i = 0; i < end; ++i) c(col + i, row + r) = tile(r, i);
-    }
-  });
+void symmetric_product(View c, ConstView x, Workers& workers, Blend blend) {
+  square(c, x, workers, blend);
 }
-
-#define FLEXLLM_PRODUCTS(T)                                                                      \
-  template void multiply_transposed(BasicView<T>, BasicView<const T>, BasicView<const T>,        \
-                                    Workers&, Blend);                                            \
-  template void multiply(BasicView<T>, BasicView<const T>, BasicView<const T>, Workers&, Blend); \
-  template void transposed_multiply(BasicView<T>, BasicView<const T>, BasicView<const T>,        \
-                                    Workers&, Blend);                                            \
-  template void symmetric_product(BasicView<T>, BasicView<const T>, Workers&, Blend);
-FLEXLLM_PRODUCTS(float)
-FLEXLLM_PRODUCTS(double)
-#undef FLEXLLM_PRODUCTS
+void symmetric_product(DoubleView c, ConstDoubleView x, Workers& workers, Blend blend) {
+  square(c, x, workers, blend);
+}
 
 }  // namespace flexllm::quantizer
