@@ -280,8 +280,8 @@ model::ModelShape read_model_shape(const std::string& name, const std::string& s
   if (shape.ffn % 4 != 0) root.fail("ffn", "must be a multiple of 4");
   if (shape.head_dim % 8 != 0) root.fail("head_dim", "must be a multiple of 8");
   if (shape.heads % shape.kv_heads != 0) root.fail("kv_heads", "does not divide heads");
-  shape.linear = scheme.layer_precision(false);
-  shape.lm_head = scheme.lm_head_precision();
+  shape.linear = scheme.linears.encoded(false);
+  shape.lm_head = scheme.lm_head.encoded(false);
   shape.hadamard_block = 0;
   if (scheme.rotate_down) shape.hadamard_block = std::min(512u, shape.ffn & (0u - shape.ffn));
   return shape;

@@ -1,47 +1,189 @@
 #include "quantizer/scheme.h"
 
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <optional>
 #include <regex>
 #include <stdexcept>
 
 namespace flexllm::quantizer {
+namespace {
 
-std::string Scheme::name() const {
-  std::string text = "w" + std::to_string(weight_bits) + (grouped ? "g64" : "") + "a" +
-                     std::to_string(activation_bits) + "kv8-lm" + std::to_string(lm_head_bits);
-  if (lm_head_activation_bits == 4) text += "a4";
-  if (probability_bits == 8) text += "-p8";
-  if (rotate_down) text += "-r4";
+constexpr std::array kKinds = {MatrixKind::qkv, MatrixKind::o, MatrixKind::gate_up,
+                               MatrixKind::down};
+constexpr uint32_t kMostLayers = 4096;
+constexpr size_t kMostCharacters = 64u << 10;
+
+using Matches = std::match_results<std::string_view::const_iterator>;
+
+std::string base_name(const Scheme& s) {
+  std::string text = s.linears.name();
+  text += "kv8-lm";
+  text += std::to_string(s.lm_head.weight_bits);
+  if (s.lm_head.activation_bits == 4) text += "a4";
+  if (s.probability_bits == 8) text += "-p8";
+  if (s.rotate_residual || s.rotate_values || s.rotate_down) text += "-r";
+  if (s.rotate_residual) text += "1";
+  if (s.rotate_values) text += "2";
+  if (s.rotate_down) text += "4";
   return text;
 }
 
-Scheme Scheme::parse(std::string_view name) {
-  static const std::regex pattern("w([48])(g64)?a([48])kv8-lm([48])(a4)?(-p8)?(-r4)?");
-  std::match_results<std::string_view::const_iterator> match;
+uint32_t bits_of(const Matches::value_type& group) { return group.str() == "4" ? 4 : 8; }
+
+Scheme parse_base(std::string_view name) {
+  static const std::regex pattern(
+      "w([48])(g64)?a([48])kv8-lm([48])(a4)?(-p8)?(?:-r(?=[124])(1?)(2?)(4?))?");
+  Matches match;
   if (!std::regex_match(name.begin(), name.end(), match, pattern)) {
     throw std::invalid_argument(
-        "\"" + std::string(name) +
+        "\"" + std::string(name.substr(0, 80)) +
         "\" is not a scheme: w4 or w8, g64 if grouped, a4 or a8, kv8, -lm4, -lm8 or -lm4a4, then "
-        "-p8 for "
-        "8-bit probabilities and -r4 for rotated down_proj; for instance w4g64a8kv8-lm8");
+        "-p8 for 8-bit probabilities and -r with the rotations 1, 2 and 4 that are used; for "
+        "instance w4g64a8kv8-lm8-r124");
   }
-  const auto bits = [](const auto& group) { return group.str() == "4" ? 4u : 8u; };
   Scheme scheme;
-  scheme.weight_bits = bits(match[1]);
-  scheme.grouped = match[2].matched;
-  scheme.activation_bits = bits(match[3]);
-  scheme.lm_head_bits = bits(match[4]);
-  scheme.lm_head_activation_bits = match[5].matched ? 4 : 8;
+  scheme.linears = {bits_of(match[1]), bits_of(match[3]), match[2].matched};
+  scheme.lm_head = {bits_of(match[4]), match[5].matched ? 4u : 8u, match[2].matched};
   scheme.probability_bits = match[6].matched ? 8 : 16;
-  scheme.rotate_down = match[7].matched;
+  scheme.rotate_residual = match[7].length() == 1;
+  scheme.rotate_values = match[8].length() == 1;
+  scheme.rotate_down = match[9].length() == 1;
   return scheme;
 }
 
-kernels::Precision Scheme::layer_precision(bool bias) const {
+std::optional<uint32_t> layer_of(const Matches::value_type& group) {
+  const std::string digits = group.str();
+  uint32_t layer = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
+  if (error != std::errc() || layer >= kMostLayers) return std::nullopt;
+  return layer;
+}
+
+// "0-2.down=w8g64a8".
+void parse_exception(std::string_view text, Scheme& scheme) {
+  static const std::regex pattern(
+      "([0-9]{1,4})(?:-([0-9]{1,4}))?\\.(qkv|o|gate_up|down)=w([48])(g64)?a([48])");
+  const auto refuse = [text](const char* why) {
+    throw std::invalid_argument("\"" + std::string(text.substr(0, 80)) + "\" " + why);
+  };
+  Matches match;
+  if (!std::regex_match(text.begin(), text.end(), match, pattern)) {
+    refuse(
+        "is not an exception of a scheme: a layer or two with - between, a dot, qkv, o, gate_up or "
+        "down, = and a precision; for instance 0-2.down=w8g64a8");
+  }
+  const auto first = layer_of(match[1]);
+  const auto last = match[2].matched ? layer_of(match[2]) : first;
+  if (!first || !last || *first > *last) refuse("has no range of layers");
+  const auto kind = *std::find_if(kKinds.begin(), kKinds.end(),
+                                  [&match](MatrixKind k) { return name_of(k) == match[3].str(); });
+  const MatrixPrecision precision{bits_of(match[4]), bits_of(match[6]), match[5].matched};
+  for (uint32_t layer = *first; layer <= *last; ++layer) {
+    if (!scheme.exceptions.emplace(MatrixId{layer, kind}, precision).second) {
+      refuse("names a matrix for the second time");
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(MatrixKind kind) {
+  switch (kind) {
+    case MatrixKind::qkv:
+      return "qkv";
+    case MatrixKind::o:
+      return "o";
+    case MatrixKind::gate_up:
+      return "gate_up";
+    case MatrixKind::down:
+      return "down";
+    case MatrixKind::lm_head:
+      break;
+  }
+  return "lm_head";
+}
+
+std::string MatrixPrecision::name() const {
+  std::string text = "w";
+  text += std::to_string(weight_bits);
+  if (grouped) text += "g64";
+  text += "a";
+  text += std::to_string(activation_bits);
+  return text;
+}
+
+kernels::Precision MatrixPrecision::encoded(bool bias) const {
   return {weight_bits / 4, activation_bits / 4, grouped, bias};
 }
 
-kernels::Precision Scheme::lm_head_precision() const {
-  return {lm_head_bits / 4, lm_head_activation_bits / 4, grouped, false};
+std::string Scheme::name() const {
+  std::string text;
+  for (const MatrixKind kind : kKinds) {
+    for (auto first = exceptions.begin(); first != exceptions.end(); ++first) {
+      if (first->first.kind != kind || first->second == linears) continue;
+      const auto same = [&](uint32_t layer) {
+        const auto found = exceptions.find({layer, kind});
+        return found != exceptions.end() && found->second == first->second;
+      };
+      const uint32_t layer = first->first.layer;
+      if (layer > 0 && same(layer - 1)) continue;  // in the range that began before
+      uint32_t last = layer;
+      while (same(last + 1)) ++last;
+      text += text.empty() ? ':' : ',';
+      text += std::to_string(layer);
+      if (last != layer) {
+        text += '-';
+        text += std::to_string(last);
+      }
+      text += '.';
+      text += name_of(kind);
+      text += '=';
+      text += first->second.name();
+    }
+  }
+  return base_name(*this) + text;
+}
+
+std::string Scheme::label() const {
+  const std::string base = base_name(*this);
+  return name() == base ? base : base + "-mixed";
+}
+
+Scheme Scheme::parse(std::string_view name) {
+  if (name.size() > kMostCharacters) {
+    throw std::invalid_argument("a scheme of more than 65536 characters");
+  }
+  std::string text;
+  for (const char c : name) {
+    if (std::isspace(static_cast<unsigned char>(c)) == 0) text += c;
+  }
+  std::string_view rest = text;
+  const size_t colon = rest.find(':');
+  Scheme scheme = parse_base(rest.substr(0, colon));
+  while (rest.find_first_of(":,") != std::string_view::npos) {
+    rest.remove_prefix(rest.find_first_of(":,") + 1);
+    parse_exception(rest.substr(0, rest.find(',')), scheme);
+  }
+  return scheme;
+}
+
+kernels::Precision Scheme::precision(const MatrixId& id, bool bias) const {
+  const bool with_bias = bias && id.kind == MatrixKind::qkv;
+  if (id.kind == MatrixKind::lm_head) return lm_head.encoded(with_bias);
+  const auto found = exceptions.find(id);
+  return (found == exceptions.end() ? linears : found->second).encoded(with_bias);
+}
+
+void Scheme::check_layers(uint32_t layers) const {
+  for (const auto& [id, precision] : exceptions) {
+    if (id.layer >= layers) {
+      throw std::invalid_argument("the scheme names layer " + std::to_string(id.layer) +
+                                  " of a model with " + std::to_string(layers));
+    }
+  }
 }
 
 }  // namespace flexllm::quantizer

@@ -37,7 +37,7 @@ ModelBuffer::ModelBuffer(const formats::ModelConfig& config, const Scheme& schem
   set(model_field::hadamard_scale, bits_of(block == 0 ? 0.0 : 1.0 / std::sqrt(double{1} * block)));
   set(model_field::probability_bits, scheme.probability_bits);
   set(model_field::weight_streams, streams);
-  set(model_field::lm_head_precision, scheme.lm_head_precision().encode());
+  set(model_field::lm_head_precision, scheme.lm_head.encoded(false).encode());
   set(model_field::layer_table, static_cast<uint32_t>(fields_.size() / kFieldsPerWord));
   fields_.resize(fields_.size() + size_t{config.layers} * kFieldsPerWord);
   append_rope(config, context);

@@ -33,16 +33,37 @@ double error_of(std::span<const float> weights, const QuantizedRow& row) {
 }
 
 TEST(Scheme, NamesAreReadBack) {
-  for (const char* name : {"w8a8kv8-lm8", "w4g64a8kv8-lm8", "w4a4kv8-lm4-p8", "w4a8kv8-lm8-p8-r4",
-                           "w4a4kv8-lm4a4-r4"}) {
+  for (const char* name :
+       {"w8a8kv8-lm8", "w4g64a8kv8-lm8", "w4a4kv8-lm4-p8", "w4a8kv8-lm8-p8-r4", "w4a4kv8-lm4a4-r4",
+        "w4g64a4kv8-lm8-r124", "w8a8kv8-lm8-r1", "w8a8kv8-lm8-r24",
+        "w4g64a8kv8-lm8-r124:0.qkv=w8a8,0-2.down=w8g64a8,7.down=w8a4"}) {
     EXPECT_EQ(Scheme::parse(name).name(), name);
   }
-  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4a4").lm_head_precision().activation_planes, 1u);
-  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4").lm_head_precision().activation_planes, 2u);
+  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4a4").lm_head.encoded(false).activation_planes, 1u);
+  EXPECT_EQ(Scheme::parse("w4a4kv8-lm4").lm_head.encoded(false).activation_planes, 2u);
+  const Scheme rotated = Scheme::parse("w8a8kv8-lm8-r12");
+  EXPECT_TRUE(rotated.rotate_residual && rotated.rotate_values && !rotated.rotate_down);
   for (const char* name :
-       {"", "w3a8kv8-lm8", "w8a8", "w8a8kv4-lm8", "w8a8kv8-lm8-r4-p8", "w8a8kv8-lm8 "}) {
+       {"", "w3a8kv8-lm8", "w8a8", "w8a8kv4-lm8", "w8a8kv8-lm8-r4-p8", "w8a8kv8-lm8-r",
+        "w8a8kv8-lm8-r3", "w8a8kv8-lm8-r41", "w8a8kv8-lm8:", "w8a8kv8-lm8:0.down=w8a8,",
+        "w8a8kv8-lm8:0.down", "w8a8kv8-lm8:0.lm_head=w4a4", "w8a8kv8-lm8:2-1.o=w4a4",
+        "w8a8kv8-lm8:0-3.o=w4a4,2.o=w4a8", "w8a8kv8-lm8:9999.o=w4a4", "w8a8kv8-lm8:0.o=w4a5"}) {
     EXPECT_THROW(Scheme::parse(name), std::invalid_argument) << name;
   }
+  EXPECT_THROW(Scheme::parse(std::string(70000, ' ')), std::invalid_argument);
+}
+
+TEST(Scheme, ExceptionsHaveOneForm) {
+  const Scheme scheme = Scheme::parse(
+      "w4a8kv8-lm8:1.down=w8a8,\n  0.down = w8a8, 2.down=w8a8,\n0.o=w4a8, 0.qkv=w4a4\n");
+  EXPECT_EQ(scheme.name(), "w4a8kv8-lm8:0.qkv=w4a4,0-2.down=w8a8");
+  EXPECT_EQ(scheme.label(), "w4a8kv8-lm8-mixed");
+  EXPECT_EQ(Scheme::parse("w4a8kv8-lm8:0.o=w4a8").label(), "w4a8kv8-lm8");
+  EXPECT_EQ(scheme.precision({1, MatrixKind::down}, true).encode(), 0x22u);
+  EXPECT_EQ(scheme.precision({0, MatrixKind::qkv}, true).encode(), 0x211u);
+  EXPECT_EQ(scheme.precision({3, MatrixKind::down}, true).encode(), 0x21u);
+  EXPECT_NO_THROW(scheme.check_layers(3));
+  EXPECT_THROW(scheme.check_layers(2), std::invalid_argument);
 }
 
 TEST(Scheme, TheDefaultIsTheOneOfTheAccuracyPage) { EXPECT_EQ(Scheme().name(), "w8a8kv8-lm8-r4"); }
