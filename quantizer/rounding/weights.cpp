@@ -17,11 +17,12 @@ double round_to(double w, double step, Range range) {
   return std::clamp(std::nearbyint(w / step), range.lowest, range.highest);
 }
 
-double squared_error(std::span<const float> weights, double step, Range range) {
+double squared_error(std::span<const float> weights, std::span<const float> importance, double step,
+                     Range range) {
   double sum = 0;
-  for (const float w : weights) {
-    const double e = round_to(w, step, range) * step - w;
-    sum += e * e;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const double e = round_to(weights[i], step, range) * step - weights[i];
+    sum += importance.empty() ? e * e : e * e * importance[i];
   }
   return sum;
 }
@@ -33,16 +34,16 @@ float largest_magnitude(std::span<const float> weights) {
 }
 
 // The step with the least squared error. At 8 bits clipping never pays, so the range is covered.
-double best_step(std::span<const float> weights, uint32_t bits) {
+double best_step(std::span<const float> weights, std::span<const float> importance, uint32_t bits) {
   const Range range = range_of(bits);
   const double covering = largest_magnitude(weights) / range.highest;
   if (bits == 8 || covering == 0) return covering;
   double best = covering;
-  double least = squared_error(weights, covering, range);
+  double least = squared_error(weights, importance, covering, range);
   constexpr int kSteps = 40;
   for (int i = 1; i <= kSteps; ++i) {
     const double step = covering * (1.0 - 0.5 * i / kSteps);
-    const double error = squared_error(weights, step, range);
+    const double error = squared_error(weights, importance, step, range);
     if (error < least) {
       least = error;
       best = step;
@@ -51,49 +52,52 @@ double best_step(std::span<const float> weights, uint32_t bits) {
   return best;
 }
 
-void round_into(std::span<const float> weights, double step, Range range, int8_t* q) {
-  for (size_t i = 0; i < weights.size(); ++i) {
-    q[i] = step > 0 ? static_cast<int8_t>(round_to(weights[i], step, range)) : int8_t{0};
-  }
-}
-
-float sum_of(const QuantizedRow& row) {
-  int64_t sum = 0;
-  for (size_t i = 0; i < row.q.size(); ++i) {
-    const int64_t m = row.multipliers.empty() ? 1 : row.multipliers[i / kernels::kGroupInputs];
-    sum += m * row.q[i];
-  }
-  return static_cast<float>(double{row.scale} * static_cast<double>(sum));
-}
-
 }  // namespace
 
-QuantizedRow quantize_row(std::span<const float> weights, uint32_t bits, bool grouped) {
-  const Range range = range_of(bits);
+QuantizedRow choose_scales(std::span<const float> weights, uint32_t bits, bool grouped,
+                           std::span<const float> importance) {
   QuantizedRow row;
-  row.q.resize(weights.size());
   if (!grouped) {
-    row.scale = static_cast<float>(best_step(weights, bits));
-    round_into(weights, row.scale, range, row.q.data());
-    row.weight_sum = sum_of(row);
+    row.scale = static_cast<float>(best_step(weights, importance, bits));
     return row;
   }
   std::vector<double> steps;
   for (size_t begin = 0; begin < weights.size(); begin += kernels::kGroupInputs) {
     const size_t count = std::min<size_t>(kernels::kGroupInputs, weights.size() - begin);
-    steps.push_back(best_step(weights.subspan(begin, count), bits));
+    const auto part = importance.empty() ? importance : importance.subspan(begin, count);
+    steps.push_back(best_step(weights.subspan(begin, count), part, bits));
   }
   const double widest = *std::max_element(steps.begin(), steps.end());
   row.scale = static_cast<float>(widest / kernels::kMaxMultiplier);
-  for (size_t g = 0; g < steps.size(); ++g) {
-    const double wanted = row.scale > 0 ? std::nearbyint(steps[g] / row.scale) : 1;
-    const double multiplier = std::clamp<double>(wanted, 1, kernels::kMaxMultiplier);
-    row.multipliers.push_back(static_cast<uint8_t>(multiplier));
-    const size_t begin = g * kernels::kGroupInputs;
-    const size_t count = std::min<size_t>(kernels::kGroupInputs, weights.size() - begin);
-    round_into(weights.subspan(begin, count), multiplier * row.scale, range, row.q.data() + begin);
+  for (const double step : steps) {
+    const double wanted = row.scale > 0 ? std::nearbyint(step / row.scale) : 1;
+    row.multipliers.push_back(
+        static_cast<uint8_t>(std::clamp<double>(wanted, 1, kernels::kMaxMultiplier)));
   }
-  row.weight_sum = sum_of(row);
+  return row;
+}
+
+int8_t round_weight(double w, double step, uint32_t bits) {
+  return step > 0 ? static_cast<int8_t>(round_to(w, step, range_of(bits))) : int8_t{0};
+}
+
+void set_weight_sum(QuantizedRow& row) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < row.q.size(); ++i) {
+    const int64_t m = row.multipliers.empty() ? 1 : row.multipliers[i / kernels::kGroupInputs];
+    sum += m * row.q[i];
+  }
+  row.weight_sum = static_cast<float>(double{row.scale} * static_cast<double>(sum));
+}
+
+QuantizedRow quantize_row(std::span<const float> weights, uint32_t bits, bool grouped,
+                          std::span<const float> importance) {
+  QuantizedRow row = choose_scales(weights, bits, grouped, importance);
+  row.q.resize(weights.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    row.q[i] = round_weight(weights[i], row.step(i), bits);
+  }
+  set_weight_sum(row);
   return row;
 }
 
