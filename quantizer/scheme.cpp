@@ -170,11 +170,10 @@ Scheme Scheme::parse(std::string_view name) {
   return scheme;
 }
 
-kernels::Precision Scheme::precision(const MatrixId& id, bool bias) const {
-  const bool with_bias = bias && id.kind == MatrixKind::qkv;
-  if (id.kind == MatrixKind::lm_head) return lm_head.encoded(with_bias);
+const MatrixPrecision& Scheme::of(const MatrixId& id) const {
+  if (id.kind == MatrixKind::lm_head) return lm_head;
   const auto found = exceptions.find(id);
-  return (found == exceptions.end() ? linears : found->second).encoded(with_bias);
+  return found == exceptions.end() ? linears : found->second;
 }
 
 void Scheme::check_layers(uint32_t layers) const {

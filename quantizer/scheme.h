@@ -33,6 +33,7 @@ struct MatrixPrecision {
   auto operator<=>(const MatrixPrecision&) const = default;
 
   std::string name() const;
+  // `bias`: a float is added to every output (q, k and v of some models).
   kernels::Precision encoded(bool bias) const;
 };
 
@@ -58,8 +59,7 @@ struct Scheme {
   // whose message lists the parts.
   static Scheme parse(std::string_view name);
 
-  // Whether q, k and v have a `bias` matters to the encoding only.
-  kernels::Precision precision(const MatrixId& id, bool bias) const;
+  const MatrixPrecision& of(const MatrixId& id) const;
 
   // Throws std::invalid_argument if an exception names a layer that a model of `layers` lacks.
   void check_layers(uint32_t layers) const;

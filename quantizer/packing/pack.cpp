@@ -90,27 +90,27 @@ class Packer {
     };
     const kernels::TileLayout qkv{
         config_.hidden,
-        options_.scheme.precision({layer, MatrixKind::qkv}, config_.attention_bias)};
+        options_.scheme.of({layer, MatrixKind::qkv}).encoded(config_.attention_bias)};
     const uint32_t at = arenas_.reserve(kernels::row_tiles(q_rows + 2 * kv_rows), qkv);
     place_matrix(prefix + "self_attn.q_proj", at, qkv, from(0));
     place_matrix(prefix + "self_attn.k_proj", at, qkv, from(q_rows));
     place_matrix(prefix + "self_attn.v_proj", at, qkv, from(q_rows + kv_rows));
     set_matrix(layer, layer_field::qkv, layer_field::qkv_precision, at, qkv);
 
-    const kernels::TileLayout o{q_rows, options_.scheme.precision({layer, MatrixKind::o}, false)};
+    const kernels::TileLayout o{q_rows, options_.scheme.of({layer, MatrixKind::o}).encoded(false)};
     const uint32_t o_at = arenas_.reserve(kernels::row_tiles(config_.hidden), o);
     place_matrix(prefix + "self_attn.o_proj", o_at, o, stacked);
     set_matrix(layer, layer_field::o, layer_field::o_precision, o_at, o);
 
     const kernels::TileLayout gate_up{
-        config_.hidden, options_.scheme.precision({layer, MatrixKind::gate_up}, false)};
+        config_.hidden, options_.scheme.of({layer, MatrixKind::gate_up}).encoded(false)};
     const uint32_t gate_at = arenas_.reserve(kernels::gate_up_tiles(config_.ffn), gate_up);
     place_matrix(prefix + "mlp.gate_proj", gate_at, gate_up, alternate(0));
     place_matrix(prefix + "mlp.up_proj", gate_at, gate_up, alternate(1));
     set_matrix(layer, layer_field::gate_up, layer_field::gate_up_precision, gate_at, gate_up);
 
     const kernels::TileLayout down{config_.ffn,
-                                   options_.scheme.precision({layer, MatrixKind::down}, false)};
+                                   options_.scheme.of({layer, MatrixKind::down}).encoded(false)};
     const uint32_t down_at = arenas_.reserve(kernels::row_tiles(config_.hidden), down);
     place_matrix(prefix + "mlp.down_proj", down_at, down, stacked, options_.scheme.rotate_down);
     set_matrix(layer, layer_field::down, layer_field::down_precision, down_at, down);

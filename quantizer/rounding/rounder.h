@@ -1,8 +1,8 @@
-// How a packer gets integers for weights: a strategy that rounds one matrix at a time, in the order
-// in which the model applies them. One thread calls it; it spreads its work over the workers that
-// it is given, and its result does not depend on their number.
+// How a packer gets integers for weights: a strategy that rounds a model layer by layer, from the
+// first to the last. One thread calls it; results do not depend on the number of workers.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -10,40 +10,54 @@
 
 #include "quantizer/algebra/matrix.h"
 #include "quantizer/algebra/workers.h"
+#include "quantizer/float_model/float_model.h"
 #include "quantizer/rounding/weights.h"
 #include "quantizer/scheme.h"
 
 namespace flexllm::quantizer {
 
+// The rounded rows of a layer, by MatrixKind: q, k and v stacked; o; gate, then up; down.
+using LayerRows = std::array<std::vector<QuantizedRow>, 4>;
+
 class Rounder {
  public:
   virtual ~Rounder() = default;
 
-  // Says all that the result depends on beside the checkpoint and the scheme, so that a run which
+  // Says all that the result depends on beside the checkpoint and the scheme, so that a run that
   // was stopped goes on only with the same: "nearest", or a method with its settings and a digest
-  // of its data.
+  // of its data. One line.
   virtual std::string key() const = 0;
 
-  // Rounds a matrix [outputs][inputs] as the kernels apply it: rows q, k, v stacked; gate, then up;
-  // down with the inverse of R4 where the scheme has it. Called once for each matrix of a layer,
-  // whole, in the order of MatrixKind, layer after layer; then for lm_head in pieces of whole rows,
-  // in order. Returns a row for each row. Values are finite. What it throws ends the packing.
-  virtual std::vector<QuantizedRow> round(const MatrixId& id, ConstView weights,
-                                          const MatrixPrecision& precision, Workers& workers) = 0;
+  // Rounds the matrices of a layer, as FloatModel::load_layer() gives them (`down` with R4's
+  // inverse where the scheme has it), to the precisions that `scheme` gives them. Called for every
+  // layer in order, unless resume_layer() is. Values are finite. What it throws ends the packing.
+  virtual LayerRows round_layer(uint32_t layer, LayerWeights weights, const Scheme& scheme,
+                                Workers& workers) = 0;
 
-  // In place of round(), for a matrix whose rows an earlier run has finished. A strategy that
-  // follows activations through the rounded model takes them from here.
-  virtual void resume(const MatrixId& id, std::span<const QuantizedRow> rows, Workers& workers) = 0;
+  // In place of round_layer(), with what it gave in an earlier run: a strategy that follows
+  // activations through the rounded model takes them through this layer.
+  virtual void resume_layer(uint32_t layer, LayerWeights weights, const LayerRows& rows,
+                            const Scheme& scheme, Workers& workers) = 0;
+
+  // Rows of lm_head, after all layers, in pieces in order.
+  virtual std::vector<QuantizedRow> round_lm_head(ConstView weights, const Scheme& scheme,
+                                                  Workers& workers) = 0;
 };
 
 // Each row for itself (quantize_row()).
 class NearestRounder final : public Rounder {
  public:
   std::string key() const override { return "nearest"; }
-  std::vector<QuantizedRow> round(const MatrixId& id, ConstView weights,
-                                  const MatrixPrecision& precision, Workers& workers) override;
-  void resume(const MatrixId& /*id*/, std::span<const QuantizedRow> /*rows*/,
-              Workers& /*workers*/) override {}
+  LayerRows round_layer(uint32_t layer, LayerWeights weights, const Scheme& scheme,
+                        Workers& workers) override;
+  void resume_layer(uint32_t /*layer*/, LayerWeights /*weights*/, const LayerRows& /*rows*/,
+                    const Scheme& /*scheme*/, Workers& /*workers*/) override {}
+  std::vector<QuantizedRow> round_lm_head(ConstView weights, const Scheme& scheme,
+                                          Workers& workers) override;
 };
+
+// quantize_row() for every row.
+std::vector<QuantizedRow> round_to_nearest(ConstView weights, const MatrixPrecision& precision,
+                                           Workers& workers);
 
 }  // namespace flexllm::quantizer

@@ -59,9 +59,9 @@ TEST(Scheme, ExceptionsHaveOneForm) {
   EXPECT_EQ(scheme.name(), "w4a8kv8-lm8:0.qkv=w4a4,0-2.down=w8a8");
   EXPECT_EQ(scheme.label(), "w4a8kv8-lm8-mixed");
   EXPECT_EQ(Scheme::parse("w4a8kv8-lm8:0.o=w4a8").label(), "w4a8kv8-lm8");
-  EXPECT_EQ(scheme.precision({1, MatrixKind::down}, true).encode(), 0x22u);
-  EXPECT_EQ(scheme.precision({0, MatrixKind::qkv}, true).encode(), 0x211u);
-  EXPECT_EQ(scheme.precision({3, MatrixKind::down}, true).encode(), 0x21u);
+  EXPECT_EQ(scheme.of({1, MatrixKind::down}).encoded(true).encode(), 0x222u);
+  EXPECT_EQ(scheme.of({0, MatrixKind::qkv}).encoded(true).encode(), 0x211u);
+  EXPECT_EQ(scheme.of({3, MatrixKind::down}).encoded(true).encode(), 0x221u);
   EXPECT_NO_THROW(scheme.check_layers(3));
   EXPECT_THROW(scheme.check_layers(2), std::invalid_argument);
 }
