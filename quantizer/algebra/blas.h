@@ -1,5 +1,7 @@
 // Private to this folder: the calls of OpenBLAS, for float and double. Each runs on the calling
-// thread; several threads may call at once (Debian builds the serial library with locks).
+// thread, and several threads may call at once. Debian's build with threads stands that; its serial
+// build does not, whatever its package says (0.3.21 gives two threads one buffer now and then and
+// returns wrong products), so calls of any other build are made one at a time.
 #pragma once
 
 #include "quantizer/algebra/matrix.h"

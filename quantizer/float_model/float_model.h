@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "formats/checkpoint.h"
@@ -79,6 +80,7 @@ class FloatModel {
   FloatModel(const formats::Checkpoint& checkpoint, FloatOptions options, Workers& workers);
 
   const formats::ModelConfig& config() const { return config_; }
+  Workers& workers() const { return workers_; }
 
   // Throws std::invalid_argument for an empty window, or a token outside the vocabulary.
   TokenBatch embed(std::span<const std::span<const uint32_t>> windows) const;
@@ -108,12 +110,14 @@ class FloatModel {
   struct Block;
 
   ActivationBits bits(uint32_t layer) const;
-  Matrix load_matrix(const std::string& name, size_t rows, size_t cols) const;
+  Matrix load_matrix(const std::string& name, size_t first, size_t rows, size_t cols) const;
   std::vector<float> load_vector(const std::string& name, size_t size) const;
+  void rotate_rows(View rows) const;
   void round_rows(View rows, uint32_t bits) const;
-  Matrix stage_inputs(Stage stage, const TokenBatch& batch, const Block& block,
-                      const Matrix& attended, uint32_t layer, const LayerWeights& weights) const;
-  void apply_stage(Stage stage, TokenBatch& batch, const Block& block, Matrix& attended,
+  Matrix normed(ConstView rows, std::span<const float> gain) const;
+  Matrix stage_inputs(Stage stage, const TokenBatch& batch, const Block& block, ConstView attended,
+                      const ActivationBits& bits, const LayerWeights& weights) const;
+  void apply_stage(Stage stage, TokenBatch& batch, const Block& block, View attended,
                    ConstView inputs, const LayerWeights& weights) const;
 
   const formats::Checkpoint& checkpoint_;

@@ -139,6 +139,25 @@ TYPED_TEST(Products, HaveTheSameBitsOnAnyNumberOfThreads) {
   }
 }
 
+// Small products, where the library's own bookkeeping is most of the work.
+TEST(Products, ManyThreadsAtOnceGetTheSameBits) {
+  const auto a = random_matrix<float>(256, 48, 11);
+  const auto b = random_matrix<float>(48, 48, 12);
+  Workers one(1);
+  Matrix expected(256, 48);
+  multiply_transposed(expected, a, b, one);
+  Workers workers(8);
+  std::atomic<int> wrong{0};
+  workers.run(8, [&](size_t) {
+    Matrix c(256, 48);
+    for (int round = 0; round < 1000; ++round) {
+      multiply_transposed(c, a, b, workers);
+      if (!same_bits(c, expected)) ++wrong;
+    }
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
 TEST(Products, RefuseShapesThatDoNotFit) {
   Workers workers(1);
   Matrix c(4, 5);

@@ -1,0 +1,95 @@
+#include "quantizer/float_model/rows.h"
+
+#include <cstddef>
+
+#include "kernels/contract/numerics.h"
+
+namespace flexllm::quantizer {
+namespace {
+
+constexpr size_t kLanes = 16;  // partial extrema, so that a compiler can use vectors
+
+float sum_of_squares(std::span<const float> x) {
+  float partial[kernels::kPartialSums] = {};
+  size_t i = 0;
+  for (; i + kernels::kPartialSums <= x.size(); i += kernels::kPartialSums) {
+    for (size_t j = 0; j < kernels::kPartialSums; ++j) partial[j] += x[i + j] * x[i + j];
+  }
+  for (size_t j = 0; i + j < x.size(); ++j) partial[j] += x[i + j] * x[i + j];
+  return kernels::fold_partial_sums(partial);
+}
+
+template <typename Best>
+float extremum(std::span<const float> x, float start, Best best) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = start;
+  size_t i = 0;
+  for (; i + kLanes <= x.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) lanes[j] = best(x[i + j], lanes[j]);
+  }
+  for (size_t j = 0; i + j < x.size(); ++j) lanes[j] = best(x[i + j], lanes[j]);
+  for (const float lane : lanes) start = best(lane, start);
+  return start;
+}
+
+}  // namespace
+
+void rms_norm(std::span<const float> x, std::span<const float> gain, float eps,
+              std::span<float> out) {
+  const float mean = sum_of_squares(x) / static_cast<float>(x.size());
+  const float r = kernels::reciprocal_sqrt(mean + eps);
+  for (size_t i = 0; i < x.size(); ++i) out[i] = x[i] * r * gain[i];
+}
+
+void silu_times(std::span<float> gate, std::span<const float> up) {
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] = kernels::silu(gate[i]) * up[i];
+}
+
+void round_asymmetric(std::span<float> row, uint32_t bits) {
+  const auto levels = static_cast<float>((1u << bits) - 1);
+  const float low = extremum(row, kernels::kInfinity, kernels::min_of);
+  const float high = extremum(row, -kernels::kInfinity, kernels::max_of);
+  const kernels::AsymmetricScale s = kernels::asymmetric_scale(low, high, levels);
+  for (float& x : row) {
+    const uint32_t q = kernels::quantize_asymmetric(x, s, levels);
+    x = static_cast<float>(static_cast<int32_t>(q)) * s.scale + s.zero;
+  }
+}
+
+float round_symmetric(std::span<float> vector) {
+  const auto larger = [](float x, float best) { return kernels::max_of(kernels::abs_of(x), best); };
+  const kernels::SymmetricScale s = kernels::symmetric_scale(extremum(vector, 0, larger));
+  for (float& x : vector) x = static_cast<float>(kernels::quantize_signed(x * s.inverse));
+  return s.scale;
+}
+
+void rotate_head(std::span<float> head, std::span<const float> cosines,
+                 std::span<const float> sines) {
+  const size_t half = head.size() / 2;
+  for (size_t i = 0; i < half; ++i) {
+    const float a = head[i];
+    const float b = head[i + half];
+    head[i] = a * cosines[i] - b * sines[i];
+    head[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
+double sum_of_exponentials(std::span<const float> values, float largest) {
+  float partial[kernels::kPartialSums] = {};
+  size_t i = 0;
+  for (; i + kernels::kPartialSums <= values.size(); i += kernels::kPartialSums) {
+    for (size_t j = 0; j < kernels::kPartialSums; ++j) {
+      partial[j] += kernels::exp_nonpositive(values[i + j] - largest);
+    }
+  }
+  for (size_t j = 0; i + j < values.size(); ++j) {
+    partial[j] += kernels::exp_nonpositive(values[i + j] - largest);
+  }
+  return kernels::fold_partial_sums(partial);
+}
+
+float largest_of(std::span<const float> values) {
+  return extremum(values, -kernels::kInfinity, kernels::max_of);
+}
+
+}  // namespace flexllm::quantizer
