@@ -23,6 +23,12 @@ class Metadata {
     return found->second;
   }
 
+  // Empty when there is none.
+  std::string find(const std::string& key) const {
+    const auto found = values_.find(key);
+    return found == values_.end() ? "" : found->second;
+  }
+
   Json json(const std::string& key) const {
     return parse_json(file_, "metadata \"" + key + "\"", get(key), kMaxMetadataBytes);
   }
@@ -220,13 +226,16 @@ class DepthCheck : public nlohmann::json_sax<Json> {
 }  // namespace
 
 std::map<std::string, std::string> info_to_metadata(const PackedModelInfo& info) {
-  return {{"format", "flexllm-packed"},
-          {"contract_version", std::to_string(kPackedContractVersion)},
-          {"config", dump(config_to_json(info.config))},
-          {"generation", dump(generation_to_json(info.generation))},
-          {"scheme", info.scheme},
-          {"source", info.source},
-          {"source_sha256", info.source_sha256}};
+  std::map<std::string, std::string> metadata = {
+      {"format", "flexllm-packed"},
+      {"contract_version", std::to_string(kPackedContractVersion)},
+      {"config", dump(config_to_json(info.config))},
+      {"generation", dump(generation_to_json(info.generation))},
+      {"scheme", info.scheme},
+      {"source", info.source},
+      {"source_sha256", info.source_sha256}};
+  if (!info.rotations_sha256.empty()) metadata["rotations_sha256"] = info.rotations_sha256;
+  return metadata;
 }
 
 PackedModelInfo info_from_metadata(const std::filesystem::path& file,
@@ -247,6 +256,7 @@ PackedModelInfo info_from_metadata(const std::filesystem::path& file,
   info.scheme = meta.get("scheme");
   info.source = meta.get("source");
   info.source_sha256 = meta.get("source_sha256");
+  info.rotations_sha256 = meta.find("rotations_sha256");
   return info;
 }
 

@@ -12,7 +12,8 @@
 
 namespace flexllm::formats {
 
-// Metadata strings: format, contract_version, config, generation, scheme, source, source_sha256.
+// Metadata strings: format, contract_version, config, generation, scheme, source, source_sha256,
+// rotations_sha256.
 std::map<std::string, std::string> info_to_metadata(const PackedModelInfo& info);
 // All but the tokenizer. Throws Error.
 PackedModelInfo info_from_metadata(const std::filesystem::path& file,

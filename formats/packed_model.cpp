@@ -16,6 +16,9 @@ namespace {
 constexpr uint32_t kMaxStreams = 32;
 constexpr uint64_t kMetadataCapacity = 64u << 10;
 constexpr uint64_t kWordBytes = 64;
+constexpr const char* kBasis = "basis";
+constexpr const char* kFinalGain = "final_gain";
+constexpr const char* kGainsFolded = "folded";  // metadata "gains"
 
 std::string arena_name(uint32_t stream) {
   const std::string digits = std::to_string(stream);
@@ -77,6 +80,28 @@ void PackedModel::read_tensors() {
       (embedding_->type != DType::f16 && embedding_->type != DType::f32)) {
     throw Error(path(), "tensor \"embedding\"", "is not F16 or F32 of [vocab, hidden]");
   }
+  check_basis();
+}
+
+void PackedModel::check_basis() const {
+  const auto gains = file_.metadata().find("gains");
+  if (gains != file_.metadata().end() && gains->second != kGainsFolded) {
+    throw Error(path(), "metadata \"gains\"", std::string("is not ") + kGainsFolded);
+  }
+  const bool folded = gains != file_.metadata().end();
+  const auto check = [&](const char* name, const std::vector<uint64_t>& shape) {
+    const SafetensorsTensor* tensor = file_.find(name);
+    const std::string place = "tensor \"" + std::string(name) + "\"";
+    if ((tensor != nullptr) != folded) {
+      throw Error(path(), place, folded ? "is missing" : "is there, but metadata \"gains\" is not");
+    }
+    if (tensor != nullptr && (tensor->type != DType::f32 || tensor->shape != shape)) {
+      throw Error(path(), place, "is not F32 of the model's hidden size");
+    }
+  };
+  const uint64_t hidden = config().hidden;
+  check(kBasis, {hidden, hidden});
+  check(kFinalGain, {hidden});
 }
 
 void PackedModel::verify_checksums() const {
@@ -100,6 +125,44 @@ void PackedModel::embedding_row(uint32_t token, std::span<float> out) const {
   to_f32(embedding_->type, embedding_->data.subspan(size_t{token} * bytes, bytes), out);
 }
 
+std::optional<HiddenBasis> PackedModel::hidden_basis() const {
+  const SafetensorsTensor* matrix = file_.find(kBasis);
+  if (matrix == nullptr) return std::nullopt;
+  HiddenBasis basis;
+  const auto read = [](const SafetensorsTensor& tensor, std::vector<float>& values) {
+    values.resize(tensor.data.size() / sizeof(float));
+    to_f32(tensor.type, tensor.data, values);
+  };
+  read(*matrix, basis.matrix);
+  read(*file_.find(kFinalGain), basis.final_gain);
+  return basis;
+}
+
+void HiddenBasis::store(std::span<const float> state, std::span<float> out) const {
+  const size_t hidden = final_gain.size();
+  if (state.size() != hidden || out.size() != hidden) {
+    throw std::invalid_argument("HiddenBasis: a row of another size");
+  }
+  std::vector<double> sums(hidden);
+  for (size_t i = 0; i < hidden; ++i) {
+    for (size_t j = 0; j < hidden; ++j) sums[j] += double{state[i]} * matrix[i * hidden + j];
+  }
+  for (size_t j = 0; j < hidden; ++j) out[j] = static_cast<float>(sums[j]);
+}
+
+void HiddenBasis::restore(std::span<const float> stored, bool final_norm,
+                          std::span<float> out) const {
+  const size_t hidden = final_gain.size();
+  if (stored.size() != hidden || out.size() != hidden) {
+    throw std::invalid_argument("HiddenBasis: a row of another size");
+  }
+  for (size_t i = 0; i < hidden; ++i) {
+    double sum = 0;
+    for (size_t j = 0; j < hidden; ++j) sum += double{stored[j]} * matrix[i * hidden + j];
+    out[i] = static_cast<float>(final_norm ? sum * final_gain[i] : sum);
+  }
+}
+
 uint16_t to_f16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
@@ -120,6 +183,7 @@ struct PackedModelWriter::State {
   PackedModelInfo info;
   std::vector<std::byte> tokenizer;
   DType embedding;
+  std::optional<HiddenBasis> basis;
   SafetensorsWriter writer;
   Sha256 embedding_sum;
   Json checksums = Json::object();
@@ -131,12 +195,16 @@ struct PackedModelWriter::State {
 
   static std::vector<SafetensorsHead> heads(const PackedModelInfo& info, uint32_t streams,
                                             uint64_t arena_bytes, uint64_t model_bytes,
-                                            DType embedding, uint64_t tokenizer_bytes) {
+                                            DType embedding, bool basis, uint64_t tokenizer_bytes) {
     std::vector<SafetensorsHead> list;
     for (uint32_t s = 0; s < streams; ++s)
       list.push_back({arena_name(s), DType::u8, {arena_bytes}});
     list.push_back({"model", DType::u8, {model_bytes}});
     list.push_back({"embedding", embedding, {info.config.vocab, info.config.hidden}});
+    if (basis) {
+      list.push_back({kBasis, DType::f32, {info.config.hidden, info.config.hidden}});
+      list.push_back({kFinalGain, DType::f32, {info.config.hidden}});
+    }
     list.push_back({"tokenizer", DType::u8, {tokenizer_bytes}});
     return list;
   }
@@ -144,11 +212,12 @@ struct PackedModelWriter::State {
 
 PackedModelWriter::PackedModelWriter(const std::filesystem::path& path, PackedModelInfo info,
                                      uint32_t streams, uint64_t arena_bytes, uint64_t model_bytes,
-                                     DType embedding) {
+                                     DType embedding, std::optional<HiddenBasis> basis) {
   std::vector<std::byte> tokenizer = tokenizer_to_bytes(info.tokenizer);
-  auto heads = State::heads(info, streams, arena_bytes, model_bytes, embedding, tokenizer.size());
+  auto heads = State::heads(info, streams, arena_bytes, model_bytes, embedding, basis.has_value(),
+                            tokenizer.size());
   state_ = std::unique_ptr<State>(new State{
-      std::move(info), std::move(tokenizer), embedding,
+      std::move(info), std::move(tokenizer), embedding, std::move(basis),
       SafetensorsWriter(path, std::move(heads), kMetadataCapacity), Sha256(), Json::object()});
 }
 
@@ -179,8 +248,13 @@ void PackedModelWriter::write_embedding(std::span<const float> rows) {
 
 void PackedModelWriter::commit() {
   state_->checksums["embedding"] = to_hex(state_->embedding_sum.finish());
-  state_->write("tokenizer", state_->tokenizer);
   auto metadata = info_to_metadata(state_->info);
+  if (state_->basis) {
+    state_->write(kBasis, std::as_bytes(std::span(state_->basis->matrix)));
+    state_->write(kFinalGain, std::as_bytes(std::span(state_->basis->final_gain)));
+    metadata["gains"] = kGainsFolded;
+  }
+  state_->write("tokenizer", state_->tokenizer);
   metadata["checksums"] = state_->checksums.dump();
   state_->writer.commit(metadata);
 }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,21 @@ struct PackedModelInfo {
   std::string scheme;         // "w8a8kv8-lm8"
   std::string source;         // file name of the checkpoint
   std::string source_sha256;  // of its weights file, or empty
+  // Of the rotations that are fused into the weights (quantizer/rotation/rotations.h), or empty.
+  std::string rotations_sha256;
+};
+
+// How a model's hidden states are stored, where not as the checkpoint has them: x R for a state x,
+// and final norms without their gain. A plain value.
+struct HiddenBasis {
+  std::vector<float> matrix;      // R [hidden][hidden], orthogonal
+  std::vector<float> final_gain;  // [hidden]: of the checkpoint's final norm
+
+  // A hidden state of the checkpoint as an input row of the packed model. `state` and `out` hold
+  // `hidden` floats and do not overlap; else std::invalid_argument. Sums are binary64.
+  void store(std::span<const float> state, std::span<float> out) const;
+  // An output row as the checkpoint would have it: the residual of a layer, or the final norm.
+  void restore(std::span<const float> stored, bool final_norm, std::span<float> out) const;
 };
 
 class PackedModel {
@@ -54,9 +70,13 @@ class PackedModel {
   // The input row of a token, `hidden` floats in the stored basis. Throws std::out_of_range.
   void embedding_row(uint32_t token, std::span<float> out) const;
 
+  // Read anew by each call; nullopt if hidden states are as in the checkpoint.
+  std::optional<HiddenBasis> hidden_basis() const;
+
  private:
   void read_info();
   void read_tensors();
+  void check_basis() const;
   void verify_checksums() const;
 
   SafetensorsFile file_;
@@ -69,9 +89,11 @@ class PackedModel {
 // Writes aside and renames: an interrupted or failed packing leaves nothing behind.
 class PackedModelWriter {
  public:
-  // All arenas have `arena_bytes`; the embedding is stored as binary16 or binary32.
+  // All arenas have `arena_bytes`; the embedding is stored as binary16 or binary32. A basis must
+  // have the sizes of the model.
   PackedModelWriter(const std::filesystem::path& path, PackedModelInfo info, uint32_t streams,
-                    uint64_t arena_bytes, uint64_t model_bytes, DType embedding);
+                    uint64_t arena_bytes, uint64_t model_bytes, DType embedding,
+                    std::optional<HiddenBasis> basis = std::nullopt);
   ~PackedModelWriter();
 
   // In this order: every arena in one piece, the model buffer, then rows of the embedding, in

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <random>
 
@@ -78,6 +79,25 @@ void write_tiny(const std::filesystem::path& path, DType embedding = DType::f16)
   writer.commit();
 }
 
+// Rows of a permutation with one sign turned: orthogonal, and exact.
+HiddenBasis tiny_basis() {
+  HiddenBasis basis;
+  basis.matrix.assign(64, 0);
+  for (size_t i = 0; i < 8; ++i) basis.matrix[i * 8 + (i * 3 + 1) % 8] = i == 2 ? -1.0f : 1.0f;
+  for (size_t i = 0; i < 8; ++i) basis.final_gain.push_back(static_cast<float>(i) / 2 + 1);
+  return basis;
+}
+
+void write_with_basis(const std::filesystem::path& path, HiddenBasis basis) {
+  PackedModelInfo info = tiny_info();
+  info.rotations_sha256 = "abc";
+  PackedModelWriter writer(path, std::move(info), 1, 64, 64, DType::f16, std::move(basis));
+  writer.write_arena(0, noise(64, 0));
+  writer.write_model_buffer(noise(64, 9));
+  writer.write_embedding(embedding_values());
+  writer.commit();
+}
+
 std::string refusal(const std::filesystem::path& path,
                     PackedModel::Check check = PackedModel::Check::sizes) {
   try {
@@ -86,6 +106,54 @@ std::string refusal(const std::filesystem::path& path,
   } catch (const Error& error) {
     return error.what();
   }
+}
+
+TEST(PackedModel, SaysHowHiddenStatesAreStored) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "tiny.safetensors";
+  write_tiny(path);
+  EXPECT_FALSE(PackedModel(path).hidden_basis());
+  write_with_basis(path, tiny_basis());
+  const PackedModel model(path, PackedModel::Check::checksums);
+  EXPECT_EQ(model.info().rotations_sha256, "abc");
+  const auto basis = model.hidden_basis();
+  ASSERT_TRUE(basis);
+  EXPECT_EQ(basis->matrix, tiny_basis().matrix);
+  EXPECT_EQ(basis->final_gain, tiny_basis().final_gain);
+  const std::vector<float> state = {1, 2, 3, 4, 5, 6, 7, 8};
+  std::vector<float> stored(8);
+  std::vector<float> back(8);
+  basis->store(state, stored);
+  EXPECT_EQ(stored, (std::vector<float>{6, 1, 4, 7, 2, 5, 8, -3}));
+  basis->restore(stored, false, back);
+  EXPECT_EQ(back, state);
+  basis->restore(stored, true, back);
+  EXPECT_EQ(back, (std::vector<float>{1, 3, 6, 10, 15, 21, 28, 36}));
+  EXPECT_THROW(basis->store(state, std::span(back).first(7)), std::invalid_argument);
+  EXPECT_THROW(basis->restore(state, false, std::span(back).first(7)), std::invalid_argument);
+}
+
+TEST(PackedModel, RefusesABasisOfAnotherSizeOrWithoutItsParts) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "tiny.safetensors";
+  HiddenBasis basis = tiny_basis();
+  basis.matrix.resize(56);
+  EXPECT_THROW(write_with_basis(path, basis), Error);
+  EXPECT_FALSE(std::filesystem::exists(path));
+  write_with_basis(path, tiny_basis());
+  const std::string whole = read_whole(path);
+  const auto replaced = [&](std::string_view from, std::string_view to) {
+    std::string text = whole;
+    text.replace(text.find(from), from.size(), to);
+    std::ofstream(path, std::ios::binary) << text;
+    return refusal(path);
+  };
+  EXPECT_NE(replaced("\"basis\"", "\"basic\"").find("\"basis\": is missing"), std::string::npos);
+  EXPECT_NE(replaced("\"final_gain\"", "\"final_gaim\"").find("\"final_gain\": is missing"),
+            std::string::npos);
+  EXPECT_NE(replaced("\"gains\"", "\"gainz\"").find("is there, but"), std::string::npos);
+  EXPECT_NE(replaced("\"folded\"", "\"fooled\"").find("is not folded"), std::string::npos);
+  EXPECT_NE(replaced("[8,8]", "[64 ]").find("is not F32"), std::string::npos);
 }
 
 TEST(PackedModel, GivesBackWhatWasWritten) {
