@@ -1,0 +1,159 @@
+"""The quantiser's float model against the NumPy models of tests/reference.
+
+Without rounding it must agree with the float model there to float accuracy. With rounding it must
+agree closely with the quantised reference, whose bits are those of the kernels: the two round the
+same values in the same places, and differ where float sums fall on either side of a half.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reference import packed, tiny
+from tests.reference.float_model import FloatModel, FloatWeights, from_quantized
+from tests.reference.model import Model
+from tests.reference.numerics import F32, Floats
+
+RUNNER = Path(os.environ["FLEXLLM_BUILD"]) / "quantizer" / "quantizer_run_float_model"
+LENGTHS = (60, 1, 130, *[4] * 40)
+STAGES = "qkv", "o", "gate", "down"
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+}
+
+
+def unrotated(weights: FloatWeights, down: Floats) -> Floats:
+    """The down projection of the checkpoint whose rotated form `down` is."""
+    block = weights.shape.hadamard_block
+    if not block:
+        return down
+    matrix = np.ones((1, 1))
+    while len(matrix) < block:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    split = down.reshape(len(down), -1, block).astype(np.float64)
+    return (split @ matrix / block**0.5).reshape(down.shape).astype(F32)
+
+
+def write_checkpoint(folder: Path, spec: tiny.Spec, weights: FloatWeights) -> None:
+    """A Hugging Face folder of the weights."""
+    shape = weights.shape
+    split = shape.heads * shape.head_dim, (shape.heads + shape.kv_heads) * shape.head_dim
+    tensors = {
+        "model.embed_tokens.weight": weights.embedding,
+        "model.norm.weight": weights.final_norm,
+        "lm_head.weight": weights.lm_head,
+    }
+    for index, layer in enumerate(weights.layers):
+        prefix = f"model.layers.{index}."
+        tensors[prefix + "input_layernorm.weight"] = layer.attention_norm
+        tensors[prefix + "post_attention_layernorm.weight"] = layer.ffn_norm
+        for name, rows in zip("qkv", np.split(layer.qkv, split)):
+            tensors[f"{prefix}self_attn.{name}_proj.weight"] = rows
+        if layer.qkv_bias is not None:
+            for name, values in zip("qkv", np.split(layer.qkv_bias, split)):
+                tensors[f"{prefix}self_attn.{name}_proj.bias"] = values
+        if layer.q_norm is not None:
+            tensors[prefix + "self_attn.q_norm.weight"] = layer.q_norm
+            tensors[prefix + "self_attn.k_norm.weight"] = layer.k_norm
+        tensors[prefix + "self_attn.o_proj.weight"] = layer.o
+        tensors[prefix + "mlp.gate_proj.weight"] = layer.gate
+        tensors[prefix + "mlp.up_proj.weight"] = layer.up
+        tensors[prefix + "mlp.down_proj.weight"] = unrotated(weights, layer.down)
+    arrays = {name: np.ascontiguousarray(tensor, F32) for name, tensor in tensors.items()}
+    packed.save_tensors(folder / "model.safetensors", arrays, {"format": "pt"})
+    config = {
+        "architectures": ["Qwen3ForCausalLM" if spec.qk_norm else "LlamaForCausalLM"],
+        "num_hidden_layers": spec.layers,
+        "hidden_size": spec.hidden,
+        "intermediate_size": spec.ffn,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab,
+        "max_position_embeddings": spec.context,
+        "rms_norm_eps": 1e-5,
+        "attention_bias": spec.attention_bias,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+
+
+def run(folder: Path, windows: list[list[int]], vocab: int, **request) -> Floats:
+    plain = {
+        "windows": windows,
+        "activations": [],
+        "lm_head_bits": 0,
+        "int8_attention": False,
+        "probability_bits": 0,
+        "rotate_down": False,
+        "threads": 2,
+    }
+    (folder / "request.json").write_text(json.dumps(plain | request))
+    subprocess.run([RUNNER, folder, folder / "request.json", folder / "logits"], check=True)
+    return np.fromfile(folder / "logits", F32).reshape(-1, vocab)
+
+
+def quantized_logits(model: Model, embedding: Floats, ids: list[int]) -> Floats:
+    rows = embedding[np.asarray(ids)]
+    where = np.arange(len(ids))
+    residual = model.run(rows, np.zeros(len(ids), np.int64), where, model.new_cache())
+    return model.logits(model.final_norm(residual))
+
+
+def rms(x: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
+def row_rms(x: Floats) -> np.ndarray:
+    return np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1))
+
+
+@pytest.mark.parametrize("name", ["plain", "odd", "wide", "w4a8", "w4a4", "heads_128"])
+def test_float_model_agrees_with_the_references(name: str, tmp_path: Path) -> None:
+    spec = tiny.SPECS[name]
+    file = tiny.make(name)
+    quantized = file.weights()
+    weights = from_quantized(quantized, file.inputs())
+    write_checkpoint(tmp_path, spec, weights)
+    rng = np.random.default_rng(7)
+    windows = [rng.integers(0, spec.vocab, length).tolist() for length in LENGTHS]
+
+    reference = FloatModel(weights)
+    expected = np.concatenate([reference.logits(ids) for ids in windows])
+    rotate = bool(spec.hadamard_block)
+    for rotated in {False, rotate}:
+        logits = run(tmp_path, windows, spec.vocab, rotate_down=rotated)
+        assert rms(logits - expected) < 2e-6 * rms(expected)
+
+    model = Model(quantized)
+    rounded = np.concatenate([quantized_logits(model, file.inputs(), ids) for ids in windows])
+    simulated = run(
+        tmp_path,
+        windows,
+        spec.vocab,
+        activations=[
+            [getattr(layer, part).precision.activation_bits for part in STAGES]
+            for layer in quantized.layers
+        ],
+        lm_head_bits=quantized.lm_head.precision.activation_bits,
+        int8_attention=True,
+        probability_bits=spec.probability_bits,
+        rotate_down=rotate,
+    )
+    # A value that falls on the other side of a half changes all that follows it in its window, so
+    # rows agree to float accuracy, or only as well as two roundings of one number.
+    size = rms(rounded)
+    agreement = np.quantile(row_rms(simulated - rounded), 0.25)
+    assert agreement < 1e-5 * size
+    assert np.quantile(row_rms(rounded - expected), 0.25) > 1e-3 * size
+    assert rms(simulated - rounded) < 0.8 * rms(rounded - expected)
