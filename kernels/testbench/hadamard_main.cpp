@@ -1,27 +1,10 @@
 // Testbench of hadamard_top: rows in blocks of every size against plain loops.
-#include "kernels/testbench/testbench.h"
+#include "kernels/testbench/references.h"
 
 using namespace flexllm::kernels;
 
 extern "C" void hadamard_top(uint32_t rows, uint32_t size, uint32_t block, float scale,
                              Stream<Word>& in, Stream<Word>& out);
-
-static Floats reference(Floats y, uint32_t block, float scale) {
-  if (block == 0) return y;
-  for (size_t begin = 0; begin < y.size(); begin += block) {
-    for (uint32_t h = 1; h < block; h *= 2) {
-      for (uint32_t i = 0; i < block; ++i) {
-        if ((i & h) != 0) continue;
-        const float a = y[begin + i];
-        const float b = y[begin + i + h];
-        y[begin + i] = a + b;
-        y[begin + i + h] = a - b;
-      }
-    }
-  }
-  for (float& x : y) x = x * scale;
-  return y;
-}
 
 int main() {
   std::mt19937 random(1);
@@ -39,7 +22,7 @@ int main() {
       }
       hadamard_top(rows, size, block, 0.0625f, in, out);
       for (const Floats& row : sent) {
-        differences.compare_rows(reference(row, block, 0.0625f), receive_row(size, out));
+        differences.compare_rows(reference_hadamard(row, block, 0.0625f), receive_row(size, out));
       }
       differences.expect_empty("out", out.empty());
     }

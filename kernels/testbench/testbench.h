@@ -7,18 +7,10 @@
 #include <vector>
 
 #include "kernels/modules/types.h"
+#include "kernels/testbench/ports.h"
 
 namespace flexllm {
 namespace kernels {
-
-// A stream that a testbench makes: as long as it has to be.
-#if FLEXLLM_HLS_TYPES
-template <typename T>
-using Queue = Stream<T>;
-#else
-template <typename T>
-using Queue = Fifo<T, 1>;  // bounded only inside a dataflow region
-#endif
 
 typedef std::vector<float> Floats;
 
@@ -68,6 +60,13 @@ class Differences {
     const auto size = static_cast<uint32_t>(expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
       compare_bits("element", size, i, bits_of(expected[i]), bits_of(actual[i]));
+    }
+  }
+  // A word, lane by lane.
+  void compare_words(const char* what, size_t at, const Word& expected, const Word& actual) {
+    for (uint32_t lane = 0; lane < kFieldsPerWord; ++lane) {
+      compare_bits(what, static_cast<uint32_t>(at), lane, get_lane(expected, lane),
+                   get_lane(actual, lane));
     }
   }
   void expect_empty(const char* stream, bool empty) {

@@ -5,7 +5,8 @@
 #include <utility>
 
 #include "kernels/hls/simulation.h"
-#include "kernels/tests/attention_bench.h"
+#include "kernels/testbench/attention.h"
+#include "kernels/tests/module_bench.h"
 #include "kernels/tops/attention.h"
 
 #if !FLEXLLM_HLS_TYPES

@@ -152,16 +152,7 @@ struct HeadCase {
     const bool is_query = head < info.heads;
     const uint32_t norm = is_query ? stage.q_norm : stage.k_norm;
     if (norm != 0) x = reference_norm(x, is_query ? q_gain : k_gain, info.rms_eps);
-    const uint32_t half = info.head_dim / 2;
-    for (uint32_t i = 0; i < half; ++i) {
-      const float low = x[i];
-      const float high = x[i + half];
-      const float c = tables[row][i];
-      const float s = tables[row][half + i];
-      x[i] = low * c - high * s;
-      x[i + half] = high * c + low * s;
-    }
-    return x;
+    return reference_rope(x, tables[row]);
   }
 
   ModelInfo info = {};

@@ -3,6 +3,7 @@
 #include "kernels/modules/dequantize.h"
 #include "kernels/modules/plane_array.h"
 #include "kernels/modules/weights.h"
+#include "kernels/testbench/matrix.h"
 #include "kernels/tests/module_bench.h"
 
 namespace flexllm::kernels {
@@ -45,122 +46,20 @@ struct Array {
   static constexpr uint32_t input_parallel = Inputs;
 };
 
-// A matrix as numbers, and its tiles as docs/weight-layout.md lays them out.
-struct Matrix {
-  Precision precision;
-  uint32_t inputs;
-  uint32_t outputs;
-  std::vector<std::vector<int32_t>> w;
-  std::vector<std::vector<uint32_t>> multiplier;
-  Floats scale, weight_sum, bias;
-
-  TileLayout layout() const { return TileLayout{inputs, precision}; }
-};
-
-Matrix random_matrix(std::mt19937& random, uint32_t outputs, uint32_t inputs, Precision precision) {
-  Matrix m{precision, inputs, outputs, {}, {}, {}, {}, {}};
-  const int32_t offset = precision.weight_offset();
-  for (uint32_t o = 0; o < outputs; ++o) {
-    std::vector<int32_t> row(inputs);
-    for (int32_t& w : row) {
-      w = static_cast<int32_t>(random() % static_cast<uint32_t>(2 * offset)) - offset;
-    }
-    if (o % 3 == 0) row.assign(inputs, -offset);  // the extremes
-    if (o % 3 == 1) row.assign(inputs, offset - 1);
-    m.w.push_back(row);
-    std::vector<uint32_t> multipliers(divide_up(inputs, kGroupInputs), 1);
-    for (uint32_t& g : multipliers) {
-      if (precision.grouped) g = 1 + static_cast<uint32_t>(random() % kMaxMultiplier);
-    }
-    m.multiplier.push_back(multipliers);
-  }
-  m.scale = random_row(random, outputs);
-  m.weight_sum = random_row(random, outputs);
-  m.bias = random_row(random, outputs);
-  return m;
-}
-
-Word tile_word(const Matrix& m, uint32_t tile, uint32_t w) {
-  const TileLayout layout = m.layout();
-  Word word = zero_word();
-  const auto output = [&](uint32_t row) { return tile * kTileRows + row; };
-  if (w < layout.multipliers()) {
-    const Floats& part = w < 2 ? m.scale : w < 4 ? m.weight_sum : m.bias;
-    for (uint32_t i = 0; i < kFloatsPerWord; ++i) {
-      const uint32_t o = output(w % 2 * kFloatsPerWord + i);
-      set_float(word, i, o < m.outputs ? part[o] : 0.0f);
-    }
-    return word;
-  }
-  if (w < layout.planes()) {
-    for (uint32_t i = 0; i < kBytesPerWord; ++i) {
-      const uint32_t group = 2 * (w - layout.multipliers()) + i / kTileRows;
-      const uint32_t o = output(i % kTileRows);
-      if (group < layout.groups()) set_byte(word, i, o < m.outputs ? m.multiplier[o][group] : 1);
-    }
-    return word;
-  }
-  const uint32_t plane = (w - layout.planes()) / layout.plane_words();
-  const uint32_t k = (w - layout.planes()) % layout.plane_words();
-  const auto nibble = [&](uint32_t o, uint32_t i) {
-    const int32_t value = o < m.outputs ? m.w[o][i] : 0;
-    return (static_cast<uint32_t>(value + m.precision.weight_offset()) >> (4 * plane)) & 15u;
-  };
-  for (uint32_t byte = 0; byte < kBytesPerWord; ++byte) {
-    const uint32_t i = kInputsPerWord * k + byte % kInputsPerWord;
-    const uint32_t row = byte / kInputsPerWord;
-    set_byte(word, byte, nibble(output(row), i) | (nibble(output(row + 16), i) << 4));
-  }
-  return word;
-}
-
 template <typename K, typename A>
 void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t inputs,
               Precision precision) {
   const Matrix m = random_matrix(random, outputs, inputs, precision);
-  const TileLayout layout = m.layout();
-  Stage stage = {};
-  stage.kind = kGateUp;
-  stage.rows = rows;
-  stage.inputs = inputs;
-  stage.outputs = outputs;
-  stage.tiles = row_tiles(outputs);
-  stage.weights = 5;
-  stage.precision = precision.encode();
-
-  std::vector<std::vector<Word>> memory(
-      K::weight_streams,
-      std::vector<Word>(stage.weights + matrix_words(outputs, layout, K::weight_streams),
-                        zero_word()));
-  for (uint32_t t = 0; t < stage.tiles; ++t) {
-    for (uint32_t w = 0; w < layout.words(); ++w) {
-      memory[t % K::weight_streams][stage.weights + t / K::weight_streams * layout.words() + w] =
-          tile_word(m, t, w);
-    }
-  }
+  const Stage stage = stage_of(m, rows, 5);
+  const std::vector<std::vector<Word>> memory = arenas_of(m, stage.weights, K::weight_streams);
   Arenas<K::weight_streams> arenas;
   for (uint32_t s = 0; s < K::weight_streams; ++s) arenas.at[s] = memory[s].data();
 
-  // Rows of numbers: extremes in two of them.
-  std::vector<std::vector<uint32_t>> q(rows, std::vector<uint32_t>(inputs));
-  std::vector<AsymmetricScale> scale(rows);
+  const QuantizedRows x = random_quantized(random, rows, inputs, precision.levels());
   Fifo<Word, 1> quantized("quantized");
   Fifo<AsymmetricScale, 1> scales("scales");
-  for (uint32_t r = 0; r < rows; ++r) {
-    for (uint32_t& value : q[r]) value = static_cast<uint32_t>(random() % (precision.levels() + 1));
-    if (r == 1) q[r].assign(inputs, precision.levels());
-    if (r == 2) q[r].assign(inputs, 0);
-    const Floats numbers = random_row(random, 2);
-    scale[r] = AsymmetricScale{abs_of(numbers[0]) + 0.01f, 0.0f, numbers[1]};
-    scales.write(scale[r]);
-    for (uint32_t begin = 0; begin < inputs; begin += kBytesPerWord) {
-      Word word = zero_word();
-      for (uint32_t i = 0; i < kBytesPerWord && begin + i < inputs; ++i) {
-        set_byte(word, i, q[r][begin + i]);
-      }
-      quantized.write(word);
-    }
-  }
+  for (const AsymmetricScale& scale : x.scale) scales.write(scale);
+  send_quantized(x, quantized);
 
   Fifo<Word, 1> activations[K::arrays];
   Fifo<Word, 1> q_sums[K::arrays];
@@ -200,14 +99,7 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
         ASSERT_EQ(bits_of(values.value[r]), 0u) << "padding row " << o;
         continue;
       }
-      int64_t acc = 0;
-      for (uint32_t k = 0; k < inputs; ++k) {
-        acc += int64_t{m.multiplier[o][k / kGroupInputs]} * q[at.row][k] * m.w[o][k];
-      }
-      const AsymmetricScale& s = scale[at.row];
-      float y = static_cast<float>(acc) * (s.scale * m.scale[o]);
-      y = y + s.zero * m.weight_sum[o];
-      if (precision.bias) y = y + m.bias[o];
+      const float y = reference_linear(m, exact_sum(m, x.q[at.row], o), x.scale[at.row], o);
       ASSERT_EQ(bits_of(values.value[r]), bits_of(y)) << "output " << o << ", row " << at.row;
     }
     at.advance<K::arrays>(stage);
@@ -219,7 +111,7 @@ template <typename K, typename A>
 void run_precisions(uint32_t seed, const std::vector<uint32_t>& row_counts) {
   std::mt19937 random(seed);
   for (uint32_t bits = 0; bits < 16; ++bits) {
-    const Precision precision{1 + bits % 2, 1 + bits / 2 % 2, bits / 4 % 2 == 1, bits / 8 == 1};
+    const Precision precision = precision_number(bits);
     for (const uint32_t inputs : {4u, 60u, 64u, 68u, 172u, 192u}) {
       const uint32_t outputs = 1 + static_cast<uint32_t>(random() % 250);
       const uint32_t rows = row_counts[random() % row_counts.size()];

@@ -16,17 +16,6 @@ struct Shape {
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// Ids by logit descending, then id; only what is above -infinity.
-std::vector<uint32_t> sorted_ids(const Floats& logits) {
-  std::vector<uint32_t> ids;
-  for (uint32_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > -kInfinity) ids.push_back(i);
-  }
-  std::stable_sort(ids.begin(), ids.end(),
-                   [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
-  return ids;
-}
-
 void run_row(const Floats& logits, uint32_t target) {
   const auto vocab = static_cast<uint32_t>(logits.size());
   RowInfo row = {};

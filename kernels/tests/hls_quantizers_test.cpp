@@ -1,53 +1,12 @@
 // Testbenches of the library's quantisers, dequantisers and row softmax against plain loops, at
 // random shapes.
-#include "kernels/modules/quantizers.h"
 #include "kernels/modules/softmax_rows.h"
+#include "kernels/testbench/plain_quantizers.h"
 #include "kernels/tests/module_bench.h"
 #include "kernels/tests/module_time.h"
 
 namespace flexllm::kernels {
 namespace {
-
-// A scheme as the contract's text says.
-template <uint32_t Bits, bool IsSymmetric>
-struct PlainScheme {
-  static constexpr int kLow = IsSymmetric ? -(1 << (Bits - 1)) + 1 : 0;
-  static constexpr int kHigh = IsSymmetric ? (1 << (Bits - 1)) - 1 : (1 << Bits) - 1;
-
-  explicit PlainScheme(const Floats& vector) {
-    float low = kInfinity;
-    float high = -kInfinity;
-    for (const float x : vector) {
-      if (x < low) low = x;
-      if (x > high) high = x;
-    }
-    if (IsSymmetric) {
-      float largest = 0.0f;
-      for (const float x : vector) largest = max_of(abs_of(x), largest);
-      scale = largest / static_cast<float>(kHigh);
-      inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-    } else {
-      zero = low + 0.0f;
-      const float step = (high - low) / static_cast<float>(kHigh);
-      scale = step > 0.0f ? step : 1.0f;
-      inverse = 1.0f / scale;
-    }
-  }
-  int encode(float x) const {
-    const float v = IsSymmetric ? x * inverse : (x - zero) * inverse;
-    if (!(v > static_cast<float>(kLow))) return kLow;
-    if (v > static_cast<float>(kHigh)) return kHigh;
-    return static_cast<int>(round_even(v));
-  }
-  float decode(int q) const {
-    const float product = static_cast<float>(q) * scale;
-    return IsSymmetric ? product : product + zero;
-  }
-
-  float scale = 0.0f;
-  float inverse = 0.0f;
-  float zero = 0.0f;
-};
 
 using Rows = std::vector<Floats>;
 

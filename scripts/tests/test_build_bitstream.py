@@ -3,6 +3,7 @@ what is run again, what is said when something is missing or fails. Run by ctest
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORM = "xilinx_u280_gen3x16_xdma_1_202211_1"
+BENCHES = ROOT / "kernels/testbench"
+MODULES = ("hadamard", "norm", "quantize")  # that the copy of the tree has
 sys.path.insert(0, str(ROOT / "scripts"))
 import bitstream_reports as reports  # noqa: E402
 
@@ -75,6 +78,9 @@ class BuildBitstream(unittest.TestCase):
         self.tree = self.home / "tree"  # a copy, so that its sources change only when a test says so
         for name in ("configs", "kernels", "scripts"):
             shutil.copytree(ROOT / name, self.tree / name)
+        for path in (self.tree / "kernels/testbench").glob("*.cpp"):
+            if path.stem.rpartition("_")[0] not in MODULES:
+                path.unlink()
         self.script = str(self.tree / "scripts/build-bitstream")
         self.environment = {**os.environ, "PATH": f"{self.home / 'bin'}:/usr/bin:/bin",
                             "XILINX_VITIS": str(self.home),
@@ -112,7 +118,7 @@ class BuildBitstream(unittest.TestCase):
         said = self.run_script().stdout
         calls = self.calls()
         scripts = [Path(c.split()[-1]).name for c in calls if c.startswith("vitis_hls -f ")]
-        self.assertEqual(scripts, [f"{m}.{s}.tcl" for m in ("hadamard", "norm", "quantize")
+        self.assertEqual(scripts, [f"{m}.{s}.tcl" for m in MODULES
                                    for s in ("csim", "csynth", "cosim")])
         rest = [c for c in calls if c.startswith("v++")]
         self.assertEqual([("-c" in c.split(), "-l" in c.split()) for c in rest],
@@ -149,7 +155,7 @@ class BuildBitstream(unittest.TestCase):
         self.assertIn("it does not fit", said)
         self.assertIn("norm.cosim: norm.csynth must be run first", said)
         self.assertIn("working on", (self.out / "logs/norm.csynth.log").read_text())
-        self.assertEqual(len(self.calls()), 8)
+        self.assertEqual(len(self.calls()), 3 * len(MODULES) - 1)
         (self.home / "fail").unlink()
         self.run_script("--steps", "csim,csynth,cosim")
         self.assertEqual([Path(c.split()[-1]).name for c in self.calls()],
@@ -209,7 +215,7 @@ class BuildBitstream(unittest.TestCase):
         text = self.run_script("--dry-run", "--jobs", "3").stdout
         self.assertFalse(self.out.exists())
         commands = [line.split(" && ")[1] for line in text.splitlines() if " && " in line]
-        self.assertEqual(len(commands), 12)
+        self.assertEqual(len(commands), 3 * len(MODULES) + 3)
         link = shlex.split(commands[-1])
         self.assertEqual(link[link.index("--jobs") + 1], "3")
         self.assertIn("kernel.decode.kernel_flags=-std=c++14",
@@ -226,6 +232,23 @@ class BuildBitstream(unittest.TestCase):
         for what in ("set_top hadamard_top", "set_part xcu280-fsvh2892-2L-e", "csim_design",
                      "csynth_design", "cosim_design -rtl verilog", "nk=decode:1:", "freqHz="):
             self.assertIn(what, text)
+
+    def test_every_testbench_is_a_module_that_our_own_build_runs_too(self):
+        modules = sorted(p.name.removesuffix("_top.cpp") for p in BENCHES.glob("*_top.cpp"))
+        self.assertLess(set(MODULES), set(modules))
+        self.assertEqual(modules, sorted(p.name.removesuffix("_main.cpp")
+                                         for p in BENCHES.glob("*_main.cpp")))
+        cmake = (ROOT / "kernels/CMakeLists.txt").read_text()
+        built = re.search(r"set\(testbench_modules\s([^)]*)\)", cmake)[1].split()
+        self.assertEqual(built, modules)
+        self.script = str(ROOT / "scripts/build-bitstream")
+        text = self.run_script("--steps", "csim,csynth,cosim", "--dry-run").stdout
+        self.assertEqual(re.findall(r"^# (\w+\.\w+)$", text, re.M), [
+            f"{module}.{step}" for module in modules for step in ("csim", "csynth", "cosim")])
+        for module in modules:
+            self.assertIn(f"set_top {module}_top\n", text)
+            self.assertIn(f'extern "C" void {module}_top(',
+                          (BENCHES / f"{module}_top.cpp").read_text())
 
     def test_arguments_are_checked(self):
         self.assertIn("no such step: synth", self.run_script("--steps", "synth", status=2).stderr)

@@ -1,5 +1,5 @@
-// What the testbenches of attention share: pages with known records, random launches, and attention
-// by the plain formula of docs/numerics.md, section 5.
+// Pages with known records, random launches, and attention by the plain formula of
+// docs/numerics.md, section 5. C++14.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,10 @@
 #include <numeric>
 
 #include "kernels/modules/attention.h"
-#include "kernels/tests/module_bench.h"
+#include "kernels/testbench/testbench.h"
 
-namespace flexllm::kernels {
+namespace flexllm {
+namespace kernels {
 
 constexpr uint32_t kLayers = 2;
 constexpr uint32_t kLayer = 1;  // the one that is written and read
@@ -63,8 +64,9 @@ struct Pages {
     Word* layer = words[page % K::kv_streams].data() + page / K::kv_streams * layout.page_words() +
                   kLayer * layout.layer_words();
     const uint32_t heads = layout.kv_heads;
+    Word* scales = layer + slot * layout.scale_words();
+    for (uint32_t w = 0; w < layout.scale_words(); ++w) scales[w] = zero_word();
     for (uint32_t h = 0; h < heads; ++h) {
-      Word* scales = layer + slot * layout.scale_words();
       set_float(scales[h / kFloatsPerWord], h % kFloatsPerWord, token[h].k_scale);
       set_float(scales[(heads + h) / kFloatsPerWord], (heads + h) % kFloatsPerWord,
                 token[h].v_scale);
@@ -203,4 +205,5 @@ Rows random_rows(std::mt19937& random) {
   return given;
 }
 
-}  // namespace flexllm::kernels
+}  // namespace kernels
+}  // namespace flexllm
