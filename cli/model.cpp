@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <fstream>
 #include <stdexcept>
 #include <utility>
 
@@ -21,6 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kMostSchemeBytes = 64u << 10;
+
 host::MemoryMap memory_map_of(const host::EngineOptions& options) {
   fs::path path = options.memory_map;
   if (path.empty()) path = fs::path(options.bitstream).replace_extension(".json");
@@ -37,7 +40,8 @@ fs::path packed_path(const ModelOptions& options, const host::EngineOptions& eng
   pack.source = options.model.filename().string();
   const auto cached = quantizer::find_packed(options.model, pack);
   if (cached.present) return cached.path;
-  Progress progress(fmt::format("packing {} as {} (once)", options.model.string(), options.scheme));
+  Progress progress(
+      fmt::format("packing {} as {} (once)", options.model.string(), pack.scheme.label()));
   pack.progress = [&progress](double share) { progress.show(share); };
   return quantizer::ensure_packed(options.model, pack);
 }
@@ -52,7 +56,8 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
       "once into the user's cache");
   table.add("served-model-name", options.served_model_name,
             "Name that clients ask for; empty: that of the model's file");
-  table.add("scheme", options.scheme, "Quantisation of a model that is not packed yet");
+  table.add("scheme", options.scheme,
+            "Quantisation of a model that is not packed yet: a name, or a file that holds one");
   table.add("default-temperature", options.default_temperature, 0, 2,
             "Where a request names none; absent: the model's own default, else 1");
   table.add("default-top-p", options.default_top_p, 1e-6f, 1,
@@ -95,10 +100,18 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
 }
 
 quantizer::Scheme parse_scheme(const std::string& name) {
+  std::string text = name;
+  std::error_code error;
+  if (fs::is_regular_file(name, error)) {
+    std::ifstream file(name, std::ios::binary);
+    text.resize(kMostSchemeBytes + 1);
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(file.gcount()));
+  }
   try {
-    return quantizer::Scheme::parse(name);
-  } catch (const std::invalid_argument& error) {
-    throw Failure(kUsage, std::string("--scheme: ") + error.what());
+    return quantizer::Scheme::parse(text);
+  } catch (const std::invalid_argument& refused) {
+    throw Failure(kUsage, std::string("--scheme: ") + refused.what());
   }
 }
 

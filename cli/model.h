@@ -45,7 +45,7 @@ struct LoadedModel {
   std::unique_ptr<server::Backend> backend;
 };
 
-// Throws Failure (kUsage).
+// Of a name, or of the file of that name. Throws Failure (kUsage).
 quantizer::Scheme parse_scheme(const std::string& name);
 
 // Where scripts/model puts the default model. Throws Failure if it is not there.

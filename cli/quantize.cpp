@@ -1,4 +1,5 @@
-// `flexllm quantize`: a checkpoint to a packed model, without a card.
+// `flexllm quantize`: a checkpoint to a packed model, without a card. A run that was stopped goes
+// on when it is started again.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,8 +13,10 @@
 #include "cli/progress.h"
 #include "cli/subcommand.h"
 #include "formats/checkpoint.h"
-#include "formats/packed_model.h"
+#include "formats/sha256.h"
 #include "quantizer/packing/pack.h"
+#include "quantizer/packing/packed_cache.h"
+#include "quantizer/rotation/rotations.h"
 
 namespace flexllm::cli {
 namespace {
@@ -27,20 +30,32 @@ struct QuantizeOptions {
   uint32_t streams = 16;
   uint32_t context = 0;
   uint32_t threads = 0;
+  uint64_t seed = 0;
+  fs::path rotations;
   bool json = false;
 };
 
 int quantize(const QuantizeOptions& options) {
   quantizer::PackOptions pack;
   pack.scheme = parse_scheme(options.scheme);
+  pack.rotation_seed = options.seed;
   pack.streams = options.streams;
   pack.max_context = options.context;
   pack.threads = options.threads;
+  pack.resumable = true;
   const fs::path model = options.model == "default" ? default_model() : options.model;
   pack.source = model.filename().string();
   try {
     const auto checkpoint = formats::open_checkpoint(model);
-    Progress progress(fmt::format("packing {} as {}", model.string(), options.scheme));
+    pack.identity = quantizer::fingerprint(model);
+    if (fs::is_regular_file(model)) {
+      pack.source_sha256 = formats::to_hex(formats::sha256_file(model));
+    }
+    if (!options.rotations.empty()) {
+      quantizer::Workers workers(options.threads);
+      pack.rotations = quantizer::load_rotations(options.rotations, checkpoint->config(), workers);
+    }
+    Progress progress(fmt::format("packing {} as {}", model.string(), pack.scheme.label()));
     pack.progress = [&progress](double share) { progress.show(share); };
     quantizer::pack(*checkpoint, options.output, pack);
   } catch (const std::exception& error) {
@@ -48,7 +63,7 @@ int quantize(const QuantizeOptions& options) {
   }
   if (options.json) {
     const nlohmann::json report = {{"file", options.output.string()},
-                                   {"scheme", options.scheme},
+                                   {"scheme", pack.scheme.name()},
                                    {"bytes", fs::file_size(options.output)}};
     fmt::print("{}\n", report.dump());
   } else {
@@ -66,7 +81,13 @@ Run add_quantize(CLI::App& app) {
   app.add_option("-o,--output", options->output, "Packed model to write (.safetensors)")
       ->required();
   app.add_option("--scheme", options->scheme,
-                 "Precision of weights, activations, cache and lm_head, as in w4g64a8kv8-lm8")
+                 "Precision of weights, activations, cache and lm_head, with the rotations, as in "
+                 "w4g64a8kv8-lm8-r124; or a file that holds such a name")
+      ->capture_default_str();
+  app.add_option("--rotations", options->rotations,
+                 "Rotations R1 and R2 from a file; where it has none they are random");
+  app.add_option("--seed", options->seed, "Of random rotations")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{UINT32_MAX}))
       ->capture_default_str();
   app.add_option("--streams", options->streams, "Weight streams of the accelerator")
       ->check(CLI::Range(1, 32))

@@ -1,33 +1,30 @@
 #include "quantizer/packing/pack.h"
 
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <cmath>
-#include <exception>
-#include <mutex>
+#include <optional>
 #include <stdexcept>
-#include <thread>
+#include <utility>
 
 #include "formats/error.h"
 #include "formats/packed_model.h"
 #include "quantizer/packing/arenas.h"
 #include "quantizer/packing/model_buffer.h"
-#include "quantizer/rounding/weights.h"
+#include "quantizer/packing/partial_run.h"
+#include "quantizer/rotation/rotated_checkpoint.h"
 
 namespace flexllm::quantizer {
 namespace {
 
 using kernels::kTileRows;
+using kernels::TileLayout;
 namespace layer_field = kernels::layer_field;
 
-// Where row `row` of a named tensor goes in a matrix.
-struct Place {
-  uint32_t tile;
-  uint32_t line;
-};
-using PlaceOf = std::function<Place(uint32_t row)>;
+constexpr uint32_t kSliceRows = 4096;  // of the vocabulary, at a time
 
-Place stacked(uint32_t row) { return {row / kTileRows, row % kTileRows}; }
+constexpr MatrixKind kKinds[] = {MatrixKind::qkv, MatrixKind::o, MatrixKind::gate_up,
+                                 MatrixKind::down};
 
 void check_shapes(const formats::ModelConfig& c) {
   const auto require = [](bool ok, const char* what) {
@@ -40,179 +37,226 @@ void check_shapes(const formats::ModelConfig& c) {
   require(c.heads % c.kv_heads == 0, "heads must be a multiple of kv_heads");
 }
 
+// Before hours of work: a value that is not finite would spoil them.
+void check_finite(const formats::Checkpoint& checkpoint, Workers& workers) {
+  const auto tensors = checkpoint.tensors();
+  workers.run(tensors.size(), [&](size_t index) {
+    const formats::TensorInfo& info = tensors[index];
+    const uint64_t rows = info.shape.front();
+    const uint64_t width = info.shape.size() == 1 ? 1 : info.shape.back();
+    std::vector<float> values;
+    for (uint64_t begin = 0; begin < rows; begin += kSliceRows) {
+      const uint64_t count = std::min<uint64_t>(kSliceRows, rows - begin);
+      values.resize(count * width);
+      checkpoint.read_rows_f32(info.name, begin, count, values);
+      if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
+        throw formats::Error("tensor \"" + info.name + "\" has a value that is not finite");
+      }
+    }
+  });
+}
+
+// Where row `row` of a matrix of a layer goes: gate and up alternate by tiles.
+struct Place {
+  uint32_t tile;
+  uint32_t line;
+};
+Place place_of(MatrixKind kind, uint32_t row, uint32_t ffn) {
+  if (kind != MatrixKind::gate_up) return {row / kTileRows, row % kTileRows};
+  const uint32_t half = row < ffn ? 0 : 1;
+  const uint32_t in_half = row - half * ffn;
+  return {2 * (in_half / kTileRows) + half, in_half % kTileRows};
+}
+
 class Packer {
  public:
-  Packer(const formats::Checkpoint& checkpoint, const PackOptions& options)
+  // `checkpoint` stands in the basis that is packed, `original` in its own.
+  Packer(const formats::Checkpoint& checkpoint, const formats::Checkpoint& original,
+         const Rotations& rotations, const PackOptions& options, Workers& workers)
       : checkpoint_(checkpoint),
+        original_(original),
+        rotations_(rotations),
         config_(checkpoint.config()),
         options_(options),
-        threads_(options.threads != 0 ? options.threads
-                                      : std::max(1u, std::thread::hardware_concurrency())),
+        workers_(workers),
         context_(options.max_context != 0 ? std::min(options.max_context, config_.context_length)
                                           : config_.context_length),
+        model_(checkpoint, float_options(), workers),
         arenas_(options.streams),
-        buffer_(config_, options.scheme, options.streams, context_) {}
+        buffer_(config_, options.scheme, options.streams, context_) {
+    for (uint32_t layer = 0; layer < config_.layers; ++layer) {
+      for (const MatrixKind kind : kKinds) offsets_.push_back(reserve({layer, kind}));
+    }
+    head_offset_ = reserve({config_.layers, MatrixKind::lm_head});
+  }
 
   void run(const std::filesystem::path& path) {
-    for (uint32_t l = 0; l < config_.layers; ++l) {
-      pack_layer(l);
-      report(static_cast<double>(l + 1) / (config_.layers + 2));
+    check_disk(path);
+    std::unique_ptr<Rounder> rounder = options_.rounder ? options_.rounder(checkpoint_, workers_)
+                                                        : std::make_unique<NearestRounder>();
+    std::optional<PartialRun> partial;
+    if (options_.resumable) partial.emplace(path, key(rounder->key()));
+    const uint64_t whole = layer_parameters() * config_.layers + head_parameters();
+    for (uint32_t layer = 0; layer < config_.layers; ++layer) {
+      pack_layer(layer, *rounder, partial ? &*partial : nullptr);
+      report(layer_parameters() * (layer + 1), whole);
     }
-    pack_lm_head();
-    buffer_.set(kernels::model_field::final_norm, buffer_.append(read("model.norm.weight")));
-    report(static_cast<double>(config_.layers + 1) / (config_.layers + 2));
+    pack_lm_head(*rounder, whole);
+    buffer_.set(kernels::model_field::final_norm,
+                buffer_.append(checkpoint_.read_f32("model.norm.weight")));
     write(path);
-    report(1);
+    if (partial) partial->finish();
+    if (options_.progress) options_.progress(1);
   }
 
  private:
-  void report(double share) const {
-    if (options_.progress) options_.progress(share);
+  FloatOptions float_options() const {
+    FloatOptions options;
+    options.rotate_down = options_.scheme.rotate_down;
+    return options;
   }
 
-  std::vector<float> read(const std::string& name) const {
-    std::vector<float> values = checkpoint_.read_f32(name);
-    if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
-      throw formats::Error("tensor \"" + name + "\" has a value that is not finite");
+  // ---- shapes ----------------------------------------------------------------------------------
+
+  TileLayout layout(const MatrixId& id) const {
+    return {inputs(id.kind),
+            options_.scheme.of(id).encoded(id.kind == MatrixKind::qkv && config_.attention_bias)};
+  }
+  uint32_t inputs(MatrixKind kind) const {
+    if (kind == MatrixKind::o) return config_.heads * config_.head_dim;
+    return kind == MatrixKind::down ? config_.ffn : config_.hidden;
+  }
+  uint32_t outputs(MatrixKind kind) const {
+    switch (kind) {
+      case MatrixKind::qkv:
+        return (config_.heads + 2 * config_.kv_heads) * config_.head_dim;
+      case MatrixKind::gate_up:
+        return 2 * config_.ffn;
+      case MatrixKind::lm_head:
+        return config_.vocab;
+      case MatrixKind::o:
+      case MatrixKind::down:
+        break;
     }
-    return values;
+    return config_.hidden;
+  }
+  uint32_t reserve(const MatrixId& id) {
+    const uint32_t tiles = id.kind == MatrixKind::gate_up ? kernels::gate_up_tiles(config_.ffn)
+                                                          : kernels::row_tiles(outputs(id.kind));
+    return arenas_.reserve(tiles, layout(id));
   }
 
-  void pack_layer(uint32_t layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    const uint32_t q_rows = config_.heads * config_.head_dim;
-    const uint32_t kv_rows = config_.kv_heads * config_.head_dim;
-    const auto from = [](uint32_t first) {
-      return [first](uint32_t row) { return stacked(first + row); };
-    };
-    const auto alternate = [](uint32_t half) {
-      return [half](uint32_t row) { return Place{2 * (row / kTileRows) + half, row % kTileRows}; };
-    };
-    const kernels::TileLayout qkv{
-        config_.hidden,
-        options_.scheme.of({layer, MatrixKind::qkv}).encoded(config_.attention_bias)};
-    const uint32_t at = arenas_.reserve(kernels::row_tiles(q_rows + 2 * kv_rows), qkv);
-    place_matrix(prefix + "self_attn.q_proj", at, qkv, from(0));
-    place_matrix(prefix + "self_attn.k_proj", at, qkv, from(q_rows));
-    place_matrix(prefix + "self_attn.v_proj", at, qkv, from(q_rows + kv_rows));
-    set_matrix(layer, layer_field::qkv, layer_field::qkv_precision, at, qkv);
+  uint64_t layer_parameters() const {
+    uint64_t sum = 0;
+    for (const MatrixKind kind : kKinds) sum += uint64_t{inputs(kind)} * outputs(kind);
+    return sum;
+  }
+  uint64_t head_parameters() const { return uint64_t{config_.hidden} * config_.vocab; }
 
-    const kernels::TileLayout o{q_rows, options_.scheme.of({layer, MatrixKind::o}).encoded(false)};
-    const uint32_t o_at = arenas_.reserve(kernels::row_tiles(config_.hidden), o);
-    place_matrix(prefix + "self_attn.o_proj", o_at, o, stacked);
-    set_matrix(layer, layer_field::o, layer_field::o_precision, o_at, o);
+  // ---- running ---------------------------------------------------------------------------------
 
-    const kernels::TileLayout gate_up{
-        config_.hidden, options_.scheme.of({layer, MatrixKind::gate_up}).encoded(false)};
-    const uint32_t gate_at = arenas_.reserve(kernels::gate_up_tiles(config_.ffn), gate_up);
-    place_matrix(prefix + "mlp.gate_proj", gate_at, gate_up, alternate(0));
-    place_matrix(prefix + "mlp.up_proj", gate_at, gate_up, alternate(1));
-    set_matrix(layer, layer_field::gate_up, layer_field::gate_up_precision, gate_at, gate_up);
-
-    const kernels::TileLayout down{config_.ffn,
-                                   options_.scheme.of({layer, MatrixKind::down}).encoded(false)};
-    const uint32_t down_at = arenas_.reserve(kernels::row_tiles(config_.hidden), down);
-    place_matrix(prefix + "mlp.down_proj", down_at, down, stacked, options_.scheme.rotate_down);
-    set_matrix(layer, layer_field::down, layer_field::down_precision, down_at, down);
-
-    const auto gain = [&](uint32_t field, const char* name) {
-      buffer_.set_layer(layer, field, buffer_.append(read(prefix + name)));
-    };
-    gain(layer_field::attention_norm, "input_layernorm.weight");
-    gain(layer_field::ffn_norm, "post_attention_layernorm.weight");
-    if (config_.qk_norm) {
-      gain(layer_field::q_norm, "self_attn.q_norm.weight");
-      gain(layer_field::k_norm, "self_attn.k_norm.weight");
+  void report(uint64_t done, uint64_t whole) const {
+    // The last hundredth is the writing of the file.
+    if (options_.progress) {
+      options_.progress(0.99 * static_cast<double>(done) / static_cast<double>(whole));
     }
   }
 
-  void pack_lm_head() {
-    const kernels::TileLayout layout{config_.hidden, options_.scheme.lm_head.encoded(false)};
-    const uint32_t at = arenas_.reserve(kernels::row_tiles(config_.vocab), layout);
-    const std::string name = config_.tied_embeddings ? "model.embed_tokens" : "lm_head";
-    place_matrix(name, at, layout, stacked);
-    buffer_.set(kernels::model_field::lm_head, at);
-  }
-
-  void set_matrix(uint32_t layer, uint32_t offset_field, uint32_t precision_field, uint32_t offset,
-                  const kernels::TileLayout& layout) {
-    buffer_.set_layer(layer, offset_field, offset);
-    buffer_.set_layer(layer, precision_field, layout.precision.encode());
-  }
-
-  // Quantises the rows of `name`.weight, in slices of bounded memory, and puts them in place.
-  void place_matrix(const std::string& name, uint32_t offset, const kernels::TileLayout& layout,
-                    const PlaceOf& place, bool rotate = false) {
-    const std::string weight = name + ".weight";
-    const formats::TensorInfo* info = checkpoint_.find(weight);
-    if (info == nullptr || info->shape.size() != 2 || info->shape[1] != layout.inputs) {
-      throw formats::Error("tensor \"" + weight + "\" is missing or has another shape");
+  void check_disk(const std::filesystem::path& path) const {
+    uint64_t bytes = uint64_t{options_.streams} * arenas_.arena(0).size() + 2 * head_parameters();
+    if (options_.resumable) bytes += layer_parameters() * config_.layers;
+    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+    std::error_code error;
+    const auto space = std::filesystem::space(folder, error);
+    if (error) throw formats::Error(folder, "cannot write there", error.message());
+    if (space.available < bytes) {
+      throw formats::Error(path, "disk",
+                           "needs " + std::to_string(bytes >> 20) + " MiB, and " +
+                               std::to_string(space.available >> 20) + " are free");
     }
-    const auto rows = static_cast<uint32_t>(info->shape[0]);
-    std::vector<float> bias(rows);
-    if (layout.precision.bias) bias = read(name + ".bias");
-    constexpr uint32_t kSliceRows = 4096;
-    std::vector<float> slice;
-    for (uint32_t begin = 0; begin < rows; begin += kSliceRows) {
-      const uint32_t count = std::min(kSliceRows, rows - begin);
-      slice.resize(size_t{count} * layout.inputs);
-      checkpoint_.read_rows_f32(weight, begin, count, slice);
-      if (!std::all_of(slice.begin(), slice.end(), [](float v) { return std::isfinite(v); })) {
-        throw formats::Error("tensor \"" + weight + "\" has a value that is not finite");
-      }
-      std::vector<QuantizedRow> quantized(count);
-      in_parallel(count, [&](uint32_t r) {
-        const std::span<float> row(slice.data() + size_t{r} * layout.inputs, layout.inputs);
-        if (rotate) hadamard_rows(row);
-        quantized[r] =
-            quantize_row(row, 4 * layout.precision.weight_planes, layout.precision.grouped);
+  }
+
+  std::string key(const std::string& rounder) const {
+    return options_.identity + "\nsource " + options_.source_sha256 + "\nscheme " +
+           options_.scheme.name() + "\nrotations " + digest(rotations_) + "\nrounding " + rounder +
+           "\ncontract " + std::to_string(formats::kPackedContractVersion) + "\n";
+  }
+
+  void pack_layer(uint32_t layer, Rounder& rounder, const PartialRun* partial) {
+    LayerWeights weights = model_.load_layer(layer);
+    std::vector<float> bias = weights.q_bias;
+    bias.insert(bias.end(), weights.k_bias.begin(), weights.k_bias.end());
+    bias.insert(bias.end(), weights.v_bias.begin(), weights.v_bias.end());
+    const auto gain = [&](uint32_t field, const std::vector<float>& values) {
+      if (!values.empty()) buffer_.set_layer(layer, field, buffer_.append(values));
+    };
+    gain(layer_field::attention_norm, weights.attention_norm);
+    gain(layer_field::ffn_norm, weights.ffn_norm);
+    gain(layer_field::q_norm, weights.q_norm);
+    gain(layer_field::k_norm, weights.k_norm);
+
+    std::optional<LayerRows> rows = partial != nullptr ? partial->load(layer) : std::nullopt;
+    if (rows) {
+      check_rows(layer, *rows);
+      rounder.resume_layer(layer, std::move(weights), *rows, options_.scheme, workers_);
+    } else {
+      rows = rounder.round_layer(layer, std::move(weights), options_.scheme, workers_);
+      check_rows(layer, *rows);
+      if (partial != nullptr) partial->store(layer, *rows);
+    }
+    place_layer(layer, *rows, bias);
+  }
+
+  void check_rows(uint32_t layer, const LayerRows& rows) const {
+    for (const MatrixKind kind : kKinds) {
+      const auto& matrix = rows[static_cast<size_t>(kind)];
+      const TileLayout shape = layout({layer, kind});
+      const size_t groups = shape.precision.grouped ? shape.groups() : 0;
+      const bool fits = std::all_of(matrix.begin(), matrix.end(), [&](const QuantizedRow& row) {
+        return row.q.size() == shape.inputs && row.multipliers.size() == groups;
       });
-      // Rows of a tile share bytes, so they are placed by one thread.
-      for (uint32_t r = 0; r < count; ++r) {
-        const Place at = place(begin + r);
-        arenas_.place(offset, layout, at.tile, at.line, quantized[r], bias[begin + r]);
+      if (matrix.size() != outputs(kind) || !fits) {
+        throw formats::Error("rounded rows of layer " + std::to_string(layer) + ", " +
+                             std::string(name_of(kind)) + ", have another shape");
       }
     }
   }
 
-  // W H = W H^-1 for the normalised Walsh-Hadamard matrix, block by block (R4's inverse, fused).
-  void hadamard_rows(std::span<float> row) const {
-    const size_t block = hadamard_block(config_.ffn);
-    const double scale = 1.0 / std::sqrt(static_cast<double>(block));
-    std::vector<double> b(block);
-    for (size_t begin = 0; begin < row.size(); begin += block) {
-      std::copy_n(row.begin() + static_cast<std::ptrdiff_t>(begin), block, b.begin());
-      for (size_t h = 1; h < block; h *= 2) {
-        for (size_t i = 0; i < block; ++i) {
-          if ((i & h) != 0) continue;
-          const double left = b[i];
-          const double right = b[i + h];
-          b[i] = left + right;
-          b[i + h] = left - right;
-        }
+  void place_layer(uint32_t layer, const LayerRows& rows, const std::vector<float>& bias) {
+    constexpr uint32_t kOffsets[] = {layer_field::qkv, layer_field::o, layer_field::gate_up,
+                                     layer_field::down};
+    constexpr uint32_t kPrecisions[] = {layer_field::qkv_precision, layer_field::o_precision,
+                                        layer_field::gate_up_precision,
+                                        layer_field::down_precision};
+    for (const MatrixKind kind : kKinds) {
+      const auto k = static_cast<size_t>(kind);
+      const uint32_t offset = offsets_[layer * std::size(kKinds) + k];
+      const TileLayout shape = layout({layer, kind});
+      buffer_.set_layer(layer, kOffsets[k], offset);
+      buffer_.set_layer(layer, kPrecisions[k], shape.precision.encode());
+      for (uint32_t r = 0; r < rows[k].size(); ++r) {
+        const Place at = place_of(kind, r, config_.ffn);
+        arenas_.place(offset, shape, at.tile, at.line, rows[k][r],
+                      shape.precision.bias ? bias[r] : 0);
       }
-      for (size_t i = 0; i < block; ++i) row[begin + i] = static_cast<float>(b[i] * scale);
     }
   }
 
-  void in_parallel(uint32_t count, const std::function<void(uint32_t)>& body) const {
-    std::atomic<uint32_t> next{0};
-    std::exception_ptr error;
-    std::mutex mutex;
-    const auto work = [&] {
-      try {
-        for (uint32_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        error = std::current_exception();
+  void pack_lm_head(Rounder& rounder, uint64_t whole) {
+    const std::string name =
+        config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    const TileLayout shape = layout({config_.layers, MatrixKind::lm_head});
+    for (uint32_t begin = 0; begin < config_.vocab; begin += kSliceRows) {
+      Matrix slice(std::min(kSliceRows, config_.vocab - begin), config_.hidden);
+      checkpoint_.read_rows_f32(name, begin, slice.rows(), slice.elements());
+      const auto rows = rounder.round_lm_head(slice, options_.scheme, workers_);
+      for (uint32_t r = 0; r < rows.size(); ++r) {
+        const Place at = place_of(MatrixKind::lm_head, begin + r, 0);
+        arenas_.place(head_offset_, shape, at.tile, at.line, rows[r], 0);
       }
-    };
-    {
-      std::vector<std::jthread> helpers;
-      for (uint32_t i = 1; i < threads_; ++i) helpers.emplace_back(work);
-      work();
+      report(whole - head_parameters() + (begin + slice.rows()) * uint64_t{config_.hidden}, whole);
     }
-    if (error) std::rethrow_exception(error);
+    buffer_.set(kernels::model_field::lm_head, head_offset_);
   }
 
   void write(const std::filesystem::path& path) {
@@ -222,13 +266,21 @@ class Packer {
                                   checkpoint_.tokenizer(),
                                   options_.scheme.name(),
                                   options_.source,
-                                  options_.source_sha256};
+                                  options_.source_sha256,
+                                  rotations_.empty() ? "" : digest(rotations_)};
     info.config.context_length = context_;
+    std::optional<formats::HiddenBasis> basis;
+    if (!rotations_.residual.empty()) {
+      const Matrix matrix = rotations_.residual.matrix();
+      basis.emplace();
+      basis->matrix.assign(matrix.elements().begin(), matrix.elements().end());
+      basis->final_gain = original_.read_f32("model.norm.weight");
+    }
     formats::PackedModelWriter writer(path, std::move(info), options_.streams,
-                                      arenas_.arena(0).size(), model.size(), formats::DType::f16);
+                                      arenas_.arena(0).size(), model.size(), formats::DType::f16,
+                                      std::move(basis));
     for (uint32_t s = 0; s < options_.streams; ++s) writer.write_arena(s, arenas_.arena(s));
     writer.write_model_buffer(model);
-    constexpr uint32_t kSliceRows = 4096;
     std::vector<float> rows;
     for (uint32_t begin = 0; begin < config_.vocab; begin += kSliceRows) {
       const uint32_t count = std::min(kSliceRows, config_.vocab - begin);
@@ -240,12 +292,17 @@ class Packer {
   }
 
   const formats::Checkpoint& checkpoint_;
+  const formats::Checkpoint& original_;
+  const Rotations& rotations_;
   const formats::ModelConfig& config_;
   const PackOptions& options_;
-  uint32_t threads_;
+  Workers& workers_;
   uint32_t context_;
+  FloatModel model_;
   Arenas arenas_;
   ModelBuffer buffer_;
+  std::vector<uint32_t> offsets_;  // [layer][kind]
+  uint32_t head_offset_ = 0;
 };
 
 }  // namespace
@@ -253,7 +310,18 @@ class Packer {
 void pack(const formats::Checkpoint& checkpoint, const std::filesystem::path& path,
           const PackOptions& options) {
   check_shapes(checkpoint.config());
-  Packer(checkpoint, options).run(path);
+  options.scheme.check_layers(checkpoint.config().layers);
+  Workers workers(options.threads);
+  const Rotations rotations =
+      complete_rotations(options.rotations, checkpoint.config(), options.scheme.rotate_residual,
+                         options.scheme.rotate_values, options.rotation_seed, workers);
+  check_finite(checkpoint, workers);
+  if (rotations.empty()) {
+    Packer(checkpoint, checkpoint, rotations, options, workers).run(path);
+  } else {
+    const RotatedCheckpoint rotated(checkpoint, rotations, options.threads);
+    Packer(rotated, checkpoint, rotations, options, workers).run(path);
+  }
 }
 
 }  // namespace flexllm::quantizer

@@ -19,26 +19,7 @@ const char* set_variable(const char* name) {
   return value != nullptr && value[0] != '\0' ? value : nullptr;
 }
 
-// Identity of a checkpoint without reading it: its files, their sizes and times.
-std::string fingerprint(const fs::path& checkpoint) {
-  std::vector<fs::path> files;
-  if (fs::is_directory(checkpoint)) {
-    for (const auto& entry : fs::directory_iterator(checkpoint)) {
-      if (entry.is_regular_file()) files.push_back(entry.path());
-    }
-    std::sort(files.begin(), files.end());
-  } else {
-    files.push_back(checkpoint);
-  }
-  std::string text;
-  for (const fs::path& file : files) {
-    text += file.filename().string() + '\n' + std::to_string(fs::file_size(file)) + '\n' +
-            std::to_string(fs::last_write_time(file).time_since_epoch().count()) + '\n';
-  }
-  return text;
-}
-
-std::string digest(const std::string& text) {
+std::string sum_of(const std::string& text) {
   return formats::to_hex(formats::sha256(std::as_bytes(std::span(text))));
 }
 
@@ -51,19 +32,36 @@ fs::path cache_folder() {
   throw formats::Error("no cache folder: set FLEXLLM_CACHE (or HOME)");
 }
 
-CachedModel find_packed(const fs::path& checkpoint, const PackOptions& options) {
+std::string fingerprint(const fs::path& checkpoint) {
   std::error_code error;
   const fs::path canonical = fs::canonical(checkpoint, error);
   if (error) throw formats::Error(checkpoint.string() + ": " + error.message());
-  const std::string scheme = options.scheme.name();
-  const std::string key = canonical.string() + '\n' + fingerprint(canonical) + scheme + '\n' +
-                          std::to_string(options.streams) + '\n' +
-                          std::to_string(options.max_context) + '\n' +
-                          std::to_string(formats::kPackedContractVersion);
-  const std::string stem = canonical.stem().string() + "." + scheme;
+  std::vector<fs::path> files;
+  if (fs::is_directory(canonical)) {
+    for (const auto& entry : fs::directory_iterator(canonical)) {
+      if (entry.is_regular_file()) files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+  } else {
+    files.push_back(canonical);
+  }
+  std::string text = canonical.string() + '\n';
+  for (const fs::path& file : files) {
+    text += file.filename().string() + '\n' + std::to_string(fs::file_size(file)) + '\n' +
+            std::to_string(fs::last_write_time(file).time_since_epoch().count()) + '\n';
+  }
+  return text;
+}
+
+CachedModel find_packed(const fs::path& checkpoint, const PackOptions& options) {
+  const std::string key =
+      fingerprint(checkpoint) + options.scheme.name() + '\n' +
+      std::to_string(options.rotation_seed) + '\n' + std::to_string(options.streams) + '\n' +
+      std::to_string(options.max_context) + '\n' + std::to_string(formats::kPackedContractVersion);
+  const std::string stem = fs::canonical(checkpoint).stem().string() + "." + options.scheme.label();
   CachedModel model;
   model.path =
-      cache_folder() / "packed" / (stem + "." + digest(key).substr(0, 16) + ".safetensors");
+      cache_folder() / "packed" / (stem + "." + sum_of(key).substr(0, 16) + ".safetensors");
   model.present = formats::PackedModel::is_packed(model.path);
   return model;
 }

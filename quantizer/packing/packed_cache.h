@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "quantizer/packing/pack.h"
 
@@ -11,14 +12,18 @@ namespace flexllm::quantizer {
 // none of them is set.
 std::filesystem::path cache_folder();
 
+// Identity of a checkpoint without reading it: its canonical path, and the names, sizes and times
+// of its files. Throws formats::Error if it is not there.
+std::string fingerprint(const std::filesystem::path& checkpoint);
+
 // What `model` becomes in the cache, and whether it is there already.
 struct CachedModel {
   std::filesystem::path path;
   bool present = false;
 };
 
-// The name depends on the checkpoint (its canonical path, and size and time of its files), on the
-// scheme, the streams, the context and the contract version.
+// The name depends on the checkpoint's fingerprint(), on the scheme, the rotations' seed, the
+// streams, the context and the contract version. Rounding is to nearest.
 CachedModel find_packed(const std::filesystem::path& checkpoint, const PackOptions& options);
 
 // find_packed(), after packing the checkpoint if it is not there. Several processes may do this at

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "formats/error.h"
 #include "formats/safetensors.h"
@@ -78,6 +79,21 @@ Rotations random_rotations(const formats::ModelConfig& config, bool residual, bo
     rotations.values.push_back(Rotation::random(config.head_dim, own_seed(layer + 1), workers));
   }
   return rotations;
+}
+
+Rotations complete_rotations(Rotations given, const formats::ModelConfig& config, bool residual,
+                             bool values, uint64_t seed, Workers& workers) {
+  if (!given.residual.empty() && !residual) {
+    throw std::invalid_argument("the rotations have R1, and the scheme has not");
+  }
+  if (!given.values.empty() && !values) {
+    throw std::invalid_argument("the rotations have R2, and the scheme has not");
+  }
+  Rotations random = random_rotations(config, residual && given.residual.empty(),
+                                      values && given.values.empty(), seed, workers);
+  if (given.residual.empty()) given.residual = std::move(random.residual);
+  if (given.values.empty()) given.values = std::move(random.values);
+  return given;
 }
 
 void save_rotations(const Rotations& rotations, const std::filesystem::path& path) {

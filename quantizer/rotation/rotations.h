@@ -23,6 +23,11 @@ struct Rotations {
 Rotations random_rotations(const formats::ModelConfig& config, bool residual, bool values,
                            uint64_t seed, Workers& workers);
 
+// `given`, and random ones where `residual` or `values` asks for them and it has none. Throws
+// std::invalid_argument if it has what is not asked for.
+Rotations complete_rotations(Rotations given, const formats::ModelConfig& config, bool residual,
+                             bool values, uint64_t seed, Workers& workers);
+
 // A safetensors file. `residual` [hidden][hidden] and `values.N` [head_dim][head_dim], F32, or, for
 // random Hadamard matrices, their signs, `residual.signs` [hidden] and `values.N.signs`. The writer
 // writes aside and renames. Both throw formats::Error; the reader also for sizes that are not the

@@ -10,6 +10,7 @@
 
 #include "formats/error.h"
 #include "quantizer/algebra/products.h"
+#include "quantizer/float_model/log_probabilities.h"
 #include "quantizer/rotation/rotated_checkpoint.h"
 #include "quantizer/rotation/rotations.h"
 #include "quantizer/tests/memory_checkpoint.h"
@@ -216,6 +217,42 @@ TEST(RotatedCheckpoint, GivesTheSameRowsInAnyPieces) {
   EXPECT_EQ(whole.read_f32("model.norm.weight"), std::vector<float>(config.hidden, 1.0f));
   EXPECT_EQ(whole.find("model.layers.3.mlp.up_proj.weight"), nullptr);
   EXPECT_THROW(whole.read_f32("no.such.tensor"), formats::Error);
+}
+
+std::vector<double> log_probabilities(const formats::Checkpoint& checkpoint) {
+  Workers workers(1);
+  const FloatModel model(checkpoint, {}, workers);
+  std::mt19937 random(3);
+  std::vector<ScoredWindow> windows(2);
+  for (ScoredWindow& window : windows) {
+    for (int i = 0; i < 40; ++i)
+      window.tokens.push_back(static_cast<uint32_t>(random() % model.config().vocab));
+  }
+  return target_log_probabilities(model, windows);
+}
+
+TEST(RotatedCheckpoint, IsTheSameFunction) {
+  Workers workers(1);
+  for (int variant = 0; variant < 8; ++variant) {
+    formats::ModelConfig config = tiny_config();
+    config.tied_embeddings = variant % 2 == 0;
+    config.attention_bias = variant % 4 >= 2;
+    config.qk_norm = variant >= 4;
+    if (variant == 5) config.hidden = 52;    // not the order of a Hadamard matrix known here
+    if (variant == 6) config.head_dim = 20;  // one of Paley's
+    if (variant == 7) config.head_dim = 10;  // none
+    const MemoryCheckpoint original(config);
+    const std::vector<double> expected = log_probabilities(original);
+    for (const auto& [residual, values] : {std::pair{true, true}, {true, false}, {false, true}}) {
+      const RotatedCheckpoint rotated(original,
+                                      random_rotations(config, residual, values, 1, workers), 1);
+      const std::vector<double> found = log_probabilities(rotated);
+      ASSERT_EQ(found.size(), expected.size());
+      for (size_t i = 0; i < found.size(); ++i) {
+        EXPECT_NEAR(found[i], expected[i], 1e-4) << "variant " << variant;
+      }
+    }
+  }
 }
 
 TEST(RotatedCheckpoint, LeavesAloneWhatItDoesNotTurn) {
