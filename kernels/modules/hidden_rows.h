@@ -100,7 +100,7 @@ void read_hidden(const Word* scratch, uint32_t rows, uint32_t hidden, uint32_t r
 // The final norm of the rows that ask for it.
 //   MaxSize   largest size
 //   Interval  cycles a word
-// Cycles, memory, DSP: those of `normalize`.
+// Cycles: those of `normalize`, as are memory and DSPs.
 template <uint32_t MaxSize, uint32_t Interval>
 void normalize_listed(uint32_t size, float eps, Stream<uint32_t>& normalized, Stream<Word>& gains,
                       Stream<Word>& in, Stream<Word>& out) {

@@ -52,6 +52,7 @@ struct PageRequest {
 // Sends the scales and keys, or the values, of the tokens of a page. One run of ascending
 // addresses: scales of tokens that are not asked for are read on the way to the keys, and dropped.
 //   MostWords  of a page's keys
+// Cycles: one per word, and once the latency of the memory.
 template <uint32_t MostWords>
 inline void load_page(const Word* arena, const PageRequest& page, const KvLayout& layout,
                       Stream<Word>& scales, Stream<Word>& keys, Stream<Word>& values) {
