@@ -14,8 +14,8 @@
 #include "cli/plan_report.h"
 #include "cli/subcommand.h"
 #include "kernels/model/explore.h"
+#include "kernels/model/placement.h"
 #include "kernels/model/published.h"
-#include "kernels/model/resources.h"
 
 namespace flexllm::cli {
 namespace {
@@ -93,10 +93,10 @@ int plan(PlanOptions& options) {
     check_maxima(report.accelerator, report.model, options.request);
     report.memory = memory_use(report.accelerator, report.model, options.request);
     if (options.explore) return explore(options, report.accelerator, report.model);
-    report.use = model::check_budget(report.accelerator);
     for (const model::Kernel& kernel : report.accelerator.kernels) {
       report.kernels.push_back(estimate(report.accelerator, kernel));
     }
+    report.placement = place_or_refuse(report.accelerator, report.kernels);
     if (report.accelerator.kernel(model::Stage::prefill) != nullptr) {
       report.prefill = plan_prefill(report.accelerator, report.model, options.request.prompt);
     }

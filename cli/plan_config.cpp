@@ -126,6 +126,18 @@ fs::path find(const std::string& kind, const std::string& name) {
                                     fmt::join(known, ", ")));
 }
 
+// The die of each of `count` banks: one for all, one for each, or none.
+std::vector<std::string> read_slrs(Node& node, uint32_t count) {
+  if (!node.has("slr")) return std::vector<std::string>(count);
+  const Json& value = node.raw("slr");
+  if (value.is_string()) return std::vector<std::string>(count, value.get<std::string>());
+  const bool strings =
+      value.is_array() && value.size() == count &&
+      std::all_of(value.begin(), value.end(), [](const Json& entry) { return entry.is_string(); });
+  if (!strings) node.fail("slr", fmt::format("must be a die, or a list of {}", count));
+  return value.get<std::vector<std::string>>();
+}
+
 model::Device read_device(const fs::path& file) {
   Node root = open(file);
   model::Device device;
@@ -135,14 +147,17 @@ model::Device read_device(const fs::path& file) {
     const std::string tag = node.text("tag");
     const uint32_t count = node.whole("count");
     if (count > kMostBanks) node.fail("count", "is too large");
+    const std::vector<std::string> slrs = read_slrs(node, count);
     for (uint32_t i = 0; i < count; ++i) {
       device.banks.push_back(
-          {fmt::format("{}[{}]", tag, i), node.bytes("bytes"), node.number("gb_per_s")});
+          {fmt::format("{}[{}]", tag, i), node.bytes("bytes"), node.number("gb_per_s"), slrs[i]});
     }
   }
   for (Node& node : root.list("resources")) {
-    device.usable +=
-        {node.number("dsp"), node.number("bram18"), node.number("uram"), node.number("lut")};
+    device.slots.push_back(
+        {node.text("slot"),
+         node.text("slr"),
+         {node.number("dsp"), node.number("bram18"), node.number("uram"), node.number("lut")}});
   }
   return device;
 }
@@ -233,6 +248,13 @@ model::Kernel read_kernel(const std::string& name, Node node, Banks banks, doubl
     node.fail("composition", fmt::format("'{}' is not temporal or spatial", composition));
   }
   kernel.spatial = composition == "spatial";
+  if (node.has("slr")) {
+    kernel.slr = node.text("slr");
+    if (std::none_of(device.slots.begin(), device.slots.end(),
+                     [&](const model::Slot& slot) { return slot.slr == kernel.slr; })) {
+      node.fail("slr", fmt::format("device '{}' has no slot on '{}'", device.name, kernel.slr));
+    }
+  }
   Node parallel = node.node("parallelism");
   kernel.tp = parallel.whole("tp");
   kernel.bp = parallel.whole("bp");

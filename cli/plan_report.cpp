@@ -16,6 +16,74 @@ json to_json(const model::Resources& use) {
   return {{"dsp", use.dsp}, {"bram18", use.bram18}, {"uram", use.uram}, {"lut", use.lut}};
 }
 
+// How many pieces of each unit are in a slot, "array x 5, norm", kernel by kernel.
+struct SlotPieces {
+  std::string kernel;
+  std::vector<std::pair<std::string, uint32_t>> units;
+};
+
+std::vector<SlotPieces> pieces_in(const PlanReport& report, uint32_t slot) {
+  std::vector<SlotPieces> all;
+  for (const model::Kernel& kernel : report.accelerator.kernels) {
+    SlotPieces in{kernel.name, {}};
+    for (const model::Piece& piece : report.placement.pieces) {
+      if (piece.slot != slot || piece.kernel != kernel.name) continue;
+      const auto found = std::find_if(in.units.begin(), in.units.end(),
+                                      [&](const auto& unit) { return unit.first == piece.unit; });
+      if (found == in.units.end()) {
+        in.units.emplace_back(piece.unit, 1);
+      } else {
+        ++found->second;
+      }
+    }
+    if (!in.units.empty()) all.push_back(std::move(in));
+  }
+  return all;
+}
+
+json slots_to_json(const PlanReport& report) {
+  json slots = json::array();
+  const std::vector<model::Slot>& all = report.accelerator.device.slots;
+  for (uint32_t i = 0; i < all.size(); ++i) {
+    json kernels = json::object();
+    for (const SlotPieces& in : pieces_in(report, i)) {
+      for (const auto& [unit, count] : in.units) kernels[in.kernel][unit] = count;
+    }
+    slots.push_back({{"slot", all[i].name},
+                     {"slr", all[i].slr},
+                     {"used", to_json(report.placement.used[i])},
+                     {"usable", to_json(all[i].usable)},
+                     {"pieces", std::move(kernels)}});
+  }
+  return slots;
+}
+
+void write_slots(std::string& out, const PlanReport& report) {
+  auto at = std::back_inserter(out);
+  fmt::format_to(at, "\nslots (at most {:.0f} % of each kind)\n", 100 * model::kShare);
+  const std::vector<model::Slot>& all = report.accelerator.device.slots;
+  for (uint32_t i = 0; i < all.size(); ++i) {
+    const model::Resources& used = report.placement.used[i];
+    const model::Resources& usable = all[i].usable;
+    fmt::format_to(at, "  {:<14}{:>9.0f}%{:>9.0f}%{:>9.0f}%{:>9.0f}%\n",
+                   fmt::format("{} {}", all[i].name, all[i].slr), 100 * used.dsp / usable.dsp,
+                   100 * used.bram18 / usable.bram18, 100 * used.uram / usable.uram,
+                   100 * used.lut / usable.lut);
+    for (const SlotPieces& in : pieces_in(report, i)) {
+      std::string text;
+      for (const auto& [unit, count] : in.units) {
+        text += (text.empty() ? "" : ", ") + unit;
+        if (count > 1) text += fmt::format(" x {}", count);
+      }
+      fmt::format_to(at, "    {}: {}\n", in.kernel, text);
+    }
+  }
+  size_t ports = 0;
+  for (const model::Kernel& kernel : report.accelerator.kernels) ports += kernel.ports.size();
+  fmt::format_to(at, "  {} of {} AXI masters are on another die than their memory bank\n",
+                 report.placement.ports_away, ports);
+}
+
 double bytes(double words) { return words * kernels::kWordBytes; }
 
 json to_json(const model::StagePlan& plan, const model::Device& device) {
@@ -94,13 +162,15 @@ double contention(const PlanReport& report) {
 
 json to_json(const PlanReport& report) {
   const model::Device& device = report.accelerator.device;
-  json resources = to_json(report.use);
+  json resources = to_json(model::total(report.kernels));
   json list = json::array();
   for (const model::KernelResources& kernel : report.kernels) {
     json modules = json::array();
     for (const model::ModuleResources& module : kernel.modules) {
-      json entry = to_json(module.use);
+      json entry = to_json(module.use());
       entry["module"] = module.module;
+      entry["unit"] = module.unit;
+      entry["copies"] = module.copies;
       modules.push_back(std::move(entry));
     }
     json entry = to_json(kernel.total());
@@ -108,8 +178,9 @@ json to_json(const PlanReport& report) {
     entry["modules"] = std::move(modules);
     list.push_back(std::move(entry));
   }
-  resources["usable"] = to_json(device.usable);
+  resources["slots"] = slots_to_json(report);
   resources["share_allowed"] = model::kShare;
+  resources["ports_on_another_die"] = report.placement.ports_away;
   resources["kernels"] = std::move(list);
   json out = {{"figures", "modelled"},
               {"accelerator", report.accelerator.name},
@@ -160,13 +231,9 @@ std::string to_text(const PlanReport& report) {
                    use.uram, use.lut);
   };
   for (const model::KernelResources& kernel : report.kernels) line(kernel.kernel, kernel.total());
-  line("all", report.use);
-  line("usable", device.usable);
-  fmt::format_to(at, "  {:<14}{:>9.0f}%{:>9.0f}%{:>9.0f}%{:>9.0f}%   (at most {:.0f} %)\n", "share",
-                 100 * report.use.dsp / device.usable.dsp,
-                 100 * report.use.bram18 / device.usable.bram18,
-                 100 * report.use.uram / device.usable.uram,
-                 100 * report.use.lut / device.usable.lut, 100 * model::kShare);
+  line("all", model::total(report.kernels));
+  line("usable", device.usable());
+  write_slots(out, report);
   fmt::format_to(at,
                  "\nmemory\n  weights: {:.1f} MB in each arena; KV cache: {} B a token, room "
                  "for {} tokens\n",

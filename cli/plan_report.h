@@ -8,8 +8,8 @@
 
 #include "cli/plan_config.h"
 #include "kernels/model/explore.h"
+#include "kernels/model/placement.h"
 #include "kernels/model/plan.h"
-#include "kernels/model/resources.h"
 
 namespace flexllm::cli {
 
@@ -22,7 +22,7 @@ struct PlanReport {
   std::optional<kernels::model::StagePlan> prefill;  // absent: no such kernel
   std::optional<kernels::model::StagePlan> decode;   // a mean step
   std::vector<kernels::model::KernelResources> kernels;
-  kernels::model::Resources use;
+  kernels::model::Placement placement;
 };
 
 std::string to_text(const PlanReport& report);

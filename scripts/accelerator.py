@@ -97,6 +97,7 @@ class Device:
     pci: dict[str, int]
     axi_ports: int
     memories: list[xclbin.Memory]
+    slrs: set[str]  # dies that designs are placed on
 
     @property
     def emulated_vbnv(self) -> str:
@@ -163,9 +164,19 @@ def read(path: Path) -> Node:
         raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
 
 
+def load_slrs(node: Node, count: int) -> set[str]:
+    """Dies of memory banks: one for all, one for each, or none. For the resource model."""
+    if not isinstance(node.value.get("slr"), list):
+        return {node.get("slr", str, "")} - {""}
+    slrs = node.get("slr", list)
+    if len(slrs) != count or not all(isinstance(slr, str) for slr in slrs):
+        node.fail("slr", f"must be a die, or a list of {count}")
+    return set(slrs)
+
+
 def load_device(path: Path) -> Device:
     root = read(path)
-    memories = []
+    memories, dies = [], set()
     for index, value in enumerate(root.get("memories", list)):
         node = root.child(f"memories[{index}]", value)
         tag, kind = node.get("tag", str), node.get("kind", str)
@@ -176,6 +187,7 @@ def load_device(path: Path) -> Device:
             node.fail("bytes", "must be a multiple of 4096")
         if node.get("gb_per_s", float) <= 0:  # sustained, by one bank; for the cycle model
             node.fail("gb_per_s", "must be above 0")
+        dies |= load_slrs(node, count)
         node.done()
         memories += [xclbin.Memory(f"{tag}[{i}]", kind, base + i * size, size)
                      for i in range(count)]
@@ -184,10 +196,13 @@ def load_device(path: Path) -> Device:
         if low.base + low.bytes > high.base:
             root.fail("memories", f"{low.tag} and {high.tag} overlap")
     pci = root.node("pci")
+    slots = {}
     for index, value in enumerate(root.get("resources", list)):
         node = root.child(f"resources[{index}]", value)
-        for key in ("slot", "slr"):
-            node.get(key, str)
+        slot = node.get("slot", str)
+        if slot in slots:
+            node.fail("slot", f"'{slot}' appears twice")
+        slots[slot] = node.get("slr", str)
         for key in ("lut", "dsp", "bram18", "uram"):
             node.positive(key)
         node.done()
@@ -197,9 +212,11 @@ def load_device(path: Path) -> Device:
         idcode=root.number("idcode"),
         pci={key: pci.number(key) for key in ("vendor", "device", "subsystem_vendor",
                                               "subsystem_device")},
-        axi_ports=root.positive("axi_ports"), memories=memories)
+        axi_ports=root.positive("axi_ports"), memories=memories, slrs=set(slots.values()))
     pci.done()
     root.done()
+    for die in sorted(dies - device.slrs):
+        root.fail("memories", f"there is no slot on '{die}'")
     if device.name != path.stem:
         root.fail("name", f"'{device.name}' does not match the file's name")
     return device
@@ -302,8 +319,8 @@ def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Dev
         composition=node.get("composition", str, "temporal"),
         parallelism={}, ports=load_ports(node, list(placed)), banks=placed)
     kernel.parallelism = load_parallelism(node.node("parallelism"), kernel.streams("w"))
-    if kernel.slr and not re.fullmatch(r"SLR\d", kernel.slr):
-        node.fail("slr", f"'{kernel.slr}' is not a die, as in SLR0")
+    if kernel.slr and kernel.slr not in device.slrs:
+        node.fail("slr", f"device '{device.name}' has no slot on '{kernel.slr}'")
     if kernel.composition not in COMPOSITIONS:
         node.fail("composition", f"'{kernel.composition}' is not one of {', '.join(COMPOSITIONS)}")
     node.done()

@@ -23,14 +23,16 @@ def plan(*options):
     return json.loads(done.stdout)
 
 
-def edited(tmp_path, edit, name="u280-combined"):
-    """A copy of an accelerator with something changed."""
+def edited(tmp_path, edit, name="u280-combined", edit_device=lambda device: None):
+    """A copy of an accelerator with something changed, beside copies of the devices."""
     config = json.loads((CONFIGS / f"accelerators/{name}.json").read_text())
     edit(config)
     for folder in ("accelerators", "devices"):
         (tmp_path / folder).mkdir(exist_ok=True)
-    for device in (CONFIGS / "devices").glob("*.json"):
-        (tmp_path / "devices" / device.name).write_text(device.read_text())
+    for path in (CONFIGS / "devices").glob("*.json"):
+        device = json.loads(path.read_text())
+        edit_device(device)
+        (tmp_path / "devices" / path.name).write_text(json.dumps(device))
     path = tmp_path / "accelerators" / f"{name}.json"
     path.write_text(json.dumps(config))
     return path
@@ -100,11 +102,97 @@ def test_more_parallelism_is_faster_and_larger(tmp_path):
     assert wide["decode"] == small["decode"]
 
 
+KINDS = ("dsp", "bram18", "uram", "lut")
+
+
+@pytest.mark.parametrize("accelerator", ["u280-combined", "u280-paper", "u280-prefill",
+                                         "u280-decode", "v80"])
+def test_every_slot_is_within_the_budget(accelerator):
+    config = json.loads((CONFIGS / f"accelerators/{accelerator}.json").read_text())
+    device = json.loads((CONFIGS / f"devices/{config['device']}.json").read_text())
+    resources = plan("--accelerator", accelerator)["resources"]
+    slots = resources["slots"]
+    assert [{"slot": s["slot"], "slr": s["slr"], **s["usable"]} for s in slots] == \
+        device["resources"]
+    for kind in KINDS:
+        for slot in slots:
+            assert slot["used"][kind] <= 0.75 * slot["usable"][kind] * (1 + 1e-6), slot["slot"]
+        assert sum(s["used"][kind] for s in slots) == pytest.approx(resources[kind])
+    for name, kernel in config["kernels"].items():
+        placed = [s["pieces"].get(name, {}) for s in slots]
+        bundles = {port["name"]: port.get("bundles") for port in kernel["ports"]}
+        for unit, count in (("array", kernel["parallelism"]["bp"]), ("weight port", bundles["w"]),
+                            ("KV engine", bundles["kv"]), ("hadamard", 1)):
+            assert sum(pieces.get(unit, 0) for pieces in placed) == count, unit
+    assert slots == plan("--accelerator", accelerator)["resources"]["slots"]
+
+
+def test_a_slot_that_is_too_full_is_named(tmp_path):
+    def shrink(device):
+        for slot in device["resources"]:
+            slot["dsp"] = slot["dsp"] * 9 // 10
+
+    done = flexllm("--accelerator", edited(tmp_path, lambda config: None, edit_device=shrink))
+    assert done.returncode == 3 and not done.stdout
+    assert re.search(r"slot X[01]Y[0-2] would need \d+ DSP, \d+\.\d % .* may need 75\.0 %",
+                     done.stderr)
+    assert "kernels.*.parallelism" in done.stderr
+
+
+def test_ports_lie_on_the_die_of_their_bank(tmp_path):
+    def engines(path):
+        resources = plan("--accelerator", path)["resources"]
+        return resources["ports_on_another_die"], {
+            slot["slr"] for slot in resources["slots"]
+            if {"KV engine", "weight port"} & set(slot["pieces"].get("prefill", {}))}
+
+    assert engines("u280-prefill") == (0, {"SLR0"})
+
+    def move(device):
+        device["memories"][0]["slr"] = "SLR2"
+
+    moved = edited(tmp_path, lambda config: None, "u280-prefill", move)
+    assert engines(moved) == (0, {"SLR2"})
+
+
+def test_a_kernel_is_kept_on_the_die_that_its_configuration_names(tmp_path):
+    def keep(config):
+        config["kernels"]["prefill"]["slr"] = "SLR1"
+        config["kernels"]["prefill"]["parallelism"]["tp"] = 8
+
+    slots = plan("--accelerator", edited(tmp_path, keep, "v80"))["resources"]["slots"]
+    assert {slot["slr"] for slot in slots if "prefill" in slot["pieces"]} == {"SLR1"}
+    assert {slot["slr"] for slot in slots if "decode" in slot["pieces"]} >= {"SLR0", "SLR2"}
+
+    def squeeze(config):
+        config["kernels"]["prefill"]["slr"] = "SLR1"
+
+    done = flexllm("--accelerator", edited(tmp_path, squeeze, "u280-prefill"))
+    assert done.returncode == 3
+    assert re.search(r"slot X[01]Y1 would need .*kernels\.\*\.slr", done.stderr)
+
+    def lose(config):
+        config["kernels"]["decode"]["slr"] = "SLR3"
+
+    done = flexllm("--accelerator", edited(tmp_path, lose, "v80"))
+    assert done.returncode == 2
+    assert "kernels.decode.slr: device 'v80' has no slot on 'SLR3'" in done.stderr
+
+
+@pytest.mark.parametrize("slr", [7, ["SLR0"], ["SLR0"] * 31 + [0]])
+def test_a_wrong_die_of_a_memory_is_refused(tmp_path, slr):
+    def edit(device):
+        device["memories"][0]["slr"] = slr
+
+    done = flexllm("--accelerator", edited(tmp_path, lambda config: None, edit_device=edit))
+    assert done.returncode == 2 and "memories[0].slr: must be a die, or a list of 32" in done.stderr
+
+
 @pytest.mark.parametrize("keys, value, words", [
     (("kernels", "prefill", "parallelism", "tp"), 12, ["parallelism.tp", "12 does not divide 16"]),
     (("kernels", "decode", "parallelism", "wp"), 100, ["parallelism.wp", "100"]),
     (("kernels", "decode", "parallelism", "bp"), 15, ["parallelism.bp", "15", "weight ports"]),
-    (("kernels", "decode", "parallelism", "tp"), 16, ["DSP", "parallelism"]),
+    (("kernels", "decode", "parallelism", "tp"), 16, ["slot X", "parallelism"]),
     (("banks", "w"), "HBM[0:40]", ["banks.w", "no bank HBM[32]"]),
     (("banks", "w"), "HBM[5:1]", ["banks.w", "names no bank"]),
     (("banks", "w"), "HBM(0)", ["banks.w", "is not a bank"]),

@@ -14,9 +14,9 @@ bool of_family(const Port& port, const std::string& family) {
 
 }  // namespace
 
-const Port& Kernel::port(const std::string& family) const {
+const Port& Kernel::port(const std::string& family, uint32_t number) const {
   for (const Port& port : ports) {
-    if (of_family(port, family)) return port;
+    if (of_family(port, family) && number-- == 0) return port;
   }
   throw Refused("kernel '" + name + "' has no port '" + family + "'");
 }
@@ -24,6 +24,12 @@ const Port& Kernel::port(const std::string& family) const {
 uint32_t Kernel::count(const std::string& family) const {
   return static_cast<uint32_t>(std::count_if(
       ports.begin(), ports.end(), [&](const Port& port) { return of_family(port, family); }));
+}
+
+Resources Device::usable() const {
+  Resources all;
+  for (const Slot& slot : slots) all += slot.usable;
+  return all;
 }
 
 const Kernel* Accelerator::kernel(Stage stage) const {

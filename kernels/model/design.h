@@ -72,11 +72,12 @@ struct Kernel {
   std::vector<Port> ports;
   std::vector<uint32_t> weight_banks;  // bank of each arena
   std::vector<uint32_t> kv_banks;
+  std::string slr = {};  // die that all of it is placed on; empty: any
 
   uint32_t weight_ports() const { return count("w"); }
   uint32_t kv_ports() const { return count("kv"); }
-  // The first port of that name, with or without a number behind it. Throws Refused.
-  const Port& port(const std::string& family) const;
+  // Port `number` of that name, which may have no number behind it. Throws Refused.
+  const Port& port(const std::string& family, uint32_t number = 0) const;
 
  private:
   uint32_t count(const std::string& family) const;
@@ -85,10 +86,11 @@ struct Kernel {
 struct Bank {
   std::string tag;
   uint64_t bytes;
-  double gb_per_s;  // sustained, of sequential bursts
+  double gb_per_s;       // sustained, of sequential bursts
+  std::string slr = {};  // die at which its controller sits; empty: all dies reach it alike
 };
 
-// Usable resources of one slot of the device.
+// Resources of the device's fabric.
 struct Resources {
   double dsp = 0;
   double bram18 = 0;
@@ -105,11 +107,20 @@ struct Resources {
   Resources operator*(double n) const { return {dsp * n, bram18 * n, uram * n, lut * n}; }
 };
 
+// A part of the device that Vivado places modules in, with what the shell leaves of it.
+struct Slot {
+  std::string name;
+  std::string slr;  // its die
+  Resources usable;
+};
+
 struct Device {
   std::string name;
   std::vector<Bank> banks;
   uint32_t axi_ports;
-  Resources usable;
+  std::vector<Slot> slots;
+
+  Resources usable() const;  // of all slots
 };
 
 struct Accelerator {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/model/resources.h"
+#include "kernels/model/placement.h"
 
 namespace flexllm::kernels::model {
 namespace {
@@ -34,6 +34,7 @@ std::vector<Choice> choices(const Accelerator& base, const Kernel& kernel, const
   Accelerator one = base;
   one.kernels = {kernel};
   Kernel& k = one.kernels.front();
+  const Resources usable = base.device.usable();
   std::vector<Choice> all;
   const std::vector<uint32_t> rows = kernel.stage == Stage::prefill
                                          ? std::vector<uint32_t>{4, 8, 16}
@@ -52,7 +53,7 @@ std::vector<Choice> choices(const Accelerator& base, const Kernel& kernel, const
               k.kv = kv;
               k.outputs = outputs;
               const Resources use = estimate(one, k).total();
-              if (!within(use, base.device.usable, share)) continue;
+              if (!within(use, usable, share)) continue;
               all.push_back({k, seconds_of(one, model, request), use});
             }
           }
@@ -84,14 +85,19 @@ std::vector<Candidate> pareto_front(const Accelerator& base, const ModelShape& m
                   "' has one (kernels)");
   }
   std::vector<Candidate> all;
+  const Resources usable = base.device.usable();
   const std::vector<Choice> decodes = choices(base, *decode, model, request, share);
   for (const Choice& first : choices(base, *prefill, model, request, share)) {
     for (const Choice& second : decodes) {
       Resources use = first.use;
       use += second.use;
-      if (!within(use, base.device.usable, share)) continue;
+      if (!within(use, usable, share)) continue;
       Candidate candidate{base, first.seconds, second.seconds, use};
-      candidate.accelerator.kernels = {first.kernel, second.kernel};
+      Accelerator& both = candidate.accelerator;
+      both.kernels = {first.kernel, second.kernel};
+      const std::vector<KernelResources> estimates = {estimate(both, first.kernel),
+                                                      estimate(both, second.kernel)};
+      if (!place(both, estimates, share, 0).refusal.empty()) continue;
       all.push_back(std::move(candidate));
       break;  // in ascending time: the rest are slower beside the same prefill
     }

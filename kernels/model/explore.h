@@ -17,7 +17,8 @@ struct Candidate {
 };
 
 // Varies tp, bp, wp, heads, kv and outputs of the kernels of `base`; ports, banks, clock and maxima
-// stay. Only designs within `share` of the device's resources count. In ascending prompt time.
+// stay. Only designs that fit within `share` of each slot's resources count. In ascending prompt
+// time.
 std::vector<Candidate> pareto_front(const Accelerator& base, const ModelShape& model,
                                     const Request& request, double share);
 

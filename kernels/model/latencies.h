@@ -3,11 +3,11 @@
 // Llama-3.2-1B and SmolLM2-135M, which kernels.cycle_model_* compare.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/hls/latency.h"
 #include "kernels/model/design.h"
+#include "kernels/modules/derived_sizes.h"
 
 namespace flexllm::kernels::model {
 
@@ -41,17 +41,18 @@ constexpr double log2_of(uint32_t power) {
 }
 
 // Exponentials of the row results side by side.
-inline double logits_lanes(const Kernel& kernel) {
-  return kernel.stage == Stage::decode ? kernel.outputs : 1.0;
+inline uint32_t logits_lanes(const Kernel& kernel) {
+  return kernel.stage == Stage::decode ? decode_logits_lanes(kernel.outputs) : 1;
 }
-
-// Tokens of a block whose scores a KV port keeps between the passes.
-double score_tokens(const Kernel& kernel);
-constexpr double kAllScoreTokens = 8192;  // of all KV ports and rows of a block
 
 // Rows of a sequence that share a pass over its pages.
 inline uint32_t rows_of_block(const Kernel& kernel) {
-  return kernel.stage == Stage::prefill ? std::min(kernel.tp, 8u) : 1u;
+  return kernel.stage == Stage::prefill ? prefill_attention_rows(kernel.tp) : 1;
+}
+
+// Tokens of a block whose scores a KV port keeps between the passes.
+inline uint32_t score_tokens(const Kernel& kernel) {
+  return kept_score_tokens(kernel.kv_ports(), rows_of_block(kernel));
 }
 
 }  // namespace flexllm::kernels::model

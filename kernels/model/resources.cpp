@@ -46,13 +46,15 @@ constexpr double kWordBits = 512;
 
 }  // namespace
 
-double score_tokens(const Kernel& kernel) {
-  return kAllScoreTokens / (kernel.kv_ports() * rows_of_block(kernel));
-}
-
 Resources KernelResources::total() const {
   Resources all;
-  for (const ModuleResources& module : modules) all += module.use;
+  for (const ModuleResources& module : modules) all += module.use();
+  return all;
+}
+
+Resources total(const std::vector<KernelResources>& kernels) {
+  Resources all;
+  for (const KernelResources& kernel : kernels) all += kernel.total();
   return all;
 }
 
@@ -62,29 +64,38 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   const double rows = prefill ? m.prefill_rows : m.batch;
   const double inputs = std::max(std::max(m.hidden, m.heads * m.head_dim), m.ffn);
   const double row_words = inputs / kFloatsPerWord;
-  const double kv_ports = kernel.kv_ports();
   KernelResources out;
   out.kernel = kernel.name;
-  const auto add = [&](const char* module, Resources use) { out.modules.push_back({module, use}); };
+  const auto add_to = [&](const char* unit, const char* module, uint32_t copies, Resources each,
+                          const char* port = "") {
+    out.modules.push_back({module, unit, copies, each, port});
+  };
+  const auto add = [&](const char* module, Resources each, uint32_t copies = 1) {
+    add_to(module, module, copies, each);
+  };
 
   // A plane word of 32 rows x 4 inputs by tp rows; four products of 4 bits a DSP.
   const double products = 1.0 * kernel.tp * kernel.wp;
   const double sums = products / (std::max(1.0, kernel.wp / 32.0));  // accumulators a cycle
   Resources array{products / (kernel.tp >= 2 ? 4 : 2), 0, 0, sums * 40 + 1500};
   // Spatial: q k v and o have arrays, and what stands around them, of their own.
-  const double linears = kernel.spatial ? 3 : 1;
+  const uint32_t linears = kernel.spatial ? 3 : 1;
+  const uint32_t arrays = kernel.bp * linears;
   // Theirs hold rows of the attention half only.
   const double shares = 1 + (linears - 1) * std::max(m.hidden, m.heads * m.head_dim) / inputs;
-  add("multiply", array * (kernel.bp * linears));
+  add_to("array", "multiply", arrays, array);
   const double fold_lanes = 2.0 * kernel.tp;
   Resources fold{fold_lanes, 0, 0, fold_lanes * 60 + 800};
   fold += block_ram(16 * kTileRows / fold_lanes, 48 * fold_lanes);
-  add("fold groups", fold * (kernel.bp * linears));
+  add_to("array", "fold groups", arrays, fold);
   const double tile_words = 2 * inputs / kInputsPerWord;
   Resources load = kMaster;
   load += block_ram(512, kWordBits);
-  add("load tiles", load * kernel.weight_ports());
-  if (prefill) add("replay tiles", ultra_ram(tile_words, kWordBits) * (2.0 * kernel.bp * shares));
+  add_to("weight port", "load tiles", kernel.weight_ports(), load, "w");
+  if (prefill) {
+    add_to("array", "replay tiles", arrays,
+           ultra_ram(tile_words, kWordBits) * (2 * shares / linears));
+  }
   const double blocks = divide_up(static_cast<uint32_t>(rows), 16);
   const double bank_words = blocks * inputs / 16;
   // 4 banks x 16 rows of 32 bits: two rows side by side in a URAM, or block RAM when shallow.
@@ -92,34 +103,34 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
                                         : block_ram(bank_words, 32) * (64 * shares));
 
   // Each linear region holds every module around its arrays: its matrix is chosen at run time.
-  const double regions = kernel.spatial ? 2 : 1;
+  const uint32_t regions = kernel.spatial ? 2 : 1;
   const double lanes = kFloatsPerWord;
   // Two cycles a word: half the lanes.
   Resources norm = sum(3 * lanes / kSumInterval, lanes / kSumInterval, 0, 1);
   norm += kSquareRoot;
   norm += block_ram(row_words, kWordBits) * 2;
-  add("norm", norm * regions);
+  add("norm", norm, regions);
   Resources hadamard = sum(lanes, 9 * lanes);
   hadamard += {0, 0, 0, 9 * kWordBits};
-  add("hadamard", hadamard * regions);
+  add("hadamard", hadamard, regions);
   Resources quantize = sum(lanes, 2 * lanes, 4 * lanes, 2);
   quantize += block_ram(row_words, kWordBits);
-  add("quantize", quantize * linears);
+  add("quantize", quantize, linears);
   Resources dequantize = sum(3, 2, 0, 0, 1) * kernel.outputs;
   dequantize += block_ram(rows, 96);
-  add("dequantize", dequantize * linears);
+  add("dequantize", dequantize, linears);
 
   const double silus = std::max(1.0, kernel.outputs / 4.0);
   Resources silu = exponential();
   silu += sum(2, 1, 1, 1);
   Resources gate = silu * silus;
   gate += block_ram(rows, 2 * kWordBits);
-  add("gate with silu", gate * regions);
-  add("residual", sum(0, lanes) * linears);
+  add("gate with silu", gate, regions);
+  add("residual", sum(0, lanes), linears);
   Resources heads = sum(16, 8);  // RoPE of 8 floats a cycle
   heads += block_ram(rows * m.head_dim / 8, 256) * 2;
   heads += sum(4 + 8, 8, 16, 2);  // INT8 of k and v, head norms
-  add("heads", heads * regions);
+  add("heads", heads, regions);
 
   const double pairs = 1.0 * kernel.heads * kernel.kv;
   // Two heads share a key in a DSP; a numerator of 16 bits times a value takes one of its own.
@@ -137,7 +148,7 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   const double accumulators = block_rows * m.heads * m.head_dim / 16;
   engine += block_ram(accumulators, 48 * 16);
   engine += kMaster;
-  add("attention", engine * kv_ports);
+  add_to("KV engine", "attention", kernel.kv_ports(), engine, "kv");
   Resources gather = sum(lanes, 0, 0, 1, lanes);
   gather += sum(lanes / 2, lanes, 2 * lanes, 2);  // queries to INT8
   gather += block_ram(m.heads * m.head_dim / lanes, kWordBits) * 2;
@@ -151,43 +162,20 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   logits += ultra_ram(m.vocab / lanes, kWordBits);  // a row, until its maximum is known
   add("row results", logits);
   add("final norm", sum(3 * lanes / 4, lanes / 4, 0, 1));
-  Resources control{0, 0, 0, 12000};
-  control += kMaster * 2;
-  control += block_ram(512, kWordBits) * 4;
-  add("control, io, scratch", control);
-  // Streams between the modules: activation words to all arrays, weight words, sums.
-  const double stream_bits =
-      kernel.bp * (2 * kWordBits + 32.0 * 48) + kv_ports * 2 * kWordBits + 12 * kWordBits;
-  add("streams", {0, 0, 0, stream_bits * kLutsPerStreamBit});
-  return out;
-}
-
-Resources check_budget(const Accelerator& accelerator, double share) {
-  Resources use;
-  uint32_t masters = 0;
-  for (const Kernel& kernel : accelerator.kernels) {
-    use += estimate(accelerator, kernel).total();
-    masters += static_cast<uint32_t>(kernel.ports.size());
-  }
-  const Device& device = accelerator.device;
-  if (masters > device.axi_ports) {
-    throw Refused("accelerator '" + accelerator.name + "' has " + std::to_string(masters) +
-                  " AXI masters; device '" + device.name + "' takes " +
-                  std::to_string(device.axi_ports) + " (kernels.*.ports)");
-  }
-  const auto check = [&](const char* kind, double used, double usable) {
-    if (used <= share * usable) return;
-    throw Refused(
-        "accelerator '" + accelerator.name + "' needs " + std::to_string(std::lround(used)) + " " +
-        kind + "; " + std::to_string(std::lround(100 * share)) + " % of the " +
-        std::to_string(std::lround(usable)) + " usable on device '" + device.name + "' are " +
-        std::to_string(std::lround(share * usable)) + " (kernels.*.parallelism)");
+  add("control", {0, 0, 0, 12000});
+  Resources port = kMaster;
+  port += block_ram(512, kWordBits) * 2;
+  add_to("io port", "io", 1, port, "io");
+  add_to("scratch port", "scratch", 1, port, "scratch");
+  // Streams between the modules: activation words to an array, weight words, sums; queries and
+  // sums of an engine.
+  const auto streams = [&](const char* unit, uint32_t copies, double bits) {
+    add_to(unit, "streams", copies, {0, 0, 0, bits * kLutsPerStreamBit});
   };
-  check("DSP", use.dsp, device.usable.dsp);
-  check("BRAM18", use.bram18, device.usable.bram18);
-  check("URAM", use.uram, device.usable.uram);
-  check("LUT", use.lut, device.usable.lut);
-  return use;
+  streams("array", arrays, 2 * kWordBits + 32.0 * 48);
+  streams("KV engine", kernel.kv_ports(), 2 * kWordBits);
+  streams("control", 1, 12 * kWordBits);
+  return out;
 }
 
 }  // namespace flexllm::kernels::model

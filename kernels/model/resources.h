@@ -1,6 +1,6 @@
 // DSPs, memories and logic that a design asks for, module by module, from the parallelism of its
-// loops, and whether the device has them. Estimates before synthesis: docs/cycle-model.md says what
-// an operation is taken to cost and where that comes from.
+// loops. Estimates before synthesis: docs/cycle-model.md says what an operation is taken to cost
+// and where that comes from.
 #pragma once
 
 #include <string>
@@ -10,9 +10,15 @@
 
 namespace flexllm::kernels::model {
 
+// A module of a kernel. Modules of the same unit are placed together, copy by copy.
 struct ModuleResources {
   std::string module;
-  Resources use;
+  std::string unit;
+  uint32_t copies;
+  Resources each;
+  std::string port;  // family of the AXI master that every copy holds; empty: none
+
+  Resources use() const { return each * copies; }
 };
 
 struct KernelResources {
@@ -24,9 +30,7 @@ struct KernelResources {
 
 KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel);
 
-// All kernels of the accelerator within `share` of each kind of the device's usable resources, and
-// no more AXI masters than it has. Throws Refused, which names what is over and by how much.
-constexpr double kShare = 0.75;
-Resources check_budget(const Accelerator& accelerator, double share = kShare);
+// All kernels of an accelerator.
+Resources total(const std::vector<KernelResources>& kernels);
 
 }  // namespace flexllm::kernels::model

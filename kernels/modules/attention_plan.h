@@ -13,6 +13,7 @@
 
 #include "kernels/hls/latency.h"
 #include "kernels/hls/memory.h"
+#include "kernels/modules/derived_sizes.h"
 #include "kernels/modules/lanes.h"
 #include "kernels/modules/pages.h"
 #include "kernels/modules/rows.h"
@@ -20,13 +21,10 @@
 namespace flexllm {
 namespace kernels {
 
-constexpr uint32_t kAllScoreTokens = 8192;  // of all ports and rows, unless the shape says more
-
-// Tokens of a block whose scores a port keeps: K::score_tokens, or a share of kAllScoreTokens. Half
-// as many where every second lane idles.
+// Tokens of a block whose scores a port keeps: K::score_tokens, or what derived_sizes.h says.
 template <typename K, typename = void>
 struct ScoreTokens {
-  static constexpr uint32_t value = kAllScoreTokens / (K::kv_ports * K::attention_rows);
+  static constexpr uint32_t value = kept_score_tokens(K::kv_ports, K::attention_rows);
 };
 template <typename K>
 struct ScoreTokens<K, decltype(static_cast<void>(K::score_tokens))> {

@@ -6,13 +6,10 @@
 #include <cstdint>
 
 #include "kernels/contract/layout.h"
+#include "kernels/modules/derived_sizes.h"
 
 namespace flexllm {
 namespace kernels {
-
-constexpr uint32_t clamp_parallel(uint32_t wanted, uint32_t most) {
-  return wanted < 1 ? 1 : wanted < most ? wanted : most;
-}
 
 template <typename Build>
 struct CommonShape {
@@ -33,19 +30,16 @@ struct CommonShape {
   static constexpr uint32_t output_parallel = Build::outputs;
 };
 
-// Rows of one sequence that pass over its pages together in prefill.
-constexpr uint32_t kMaxAttentionRows = 8;
-
 template <typename Build>
 struct PrefillShape : CommonShape<Build> {
-  static constexpr uint32_t logits_parallel = 1;  // a row or two of a launch have results
+  static constexpr uint32_t logits_parallel = 1;
   static constexpr uint32_t rows = Build::prefill_rows;
-  static constexpr uint32_t attention_rows = clamp_parallel(Build::tp, kMaxAttentionRows);
+  static constexpr uint32_t attention_rows = prefill_attention_rows(Build::tp);
 };
 
 template <typename Build>
 struct DecodeShape : CommonShape<Build> {
-  static constexpr uint32_t logits_parallel = clamp_parallel(Build::outputs, 8);
+  static constexpr uint32_t logits_parallel = decode_logits_lanes(Build::outputs);
   static constexpr uint32_t rows = Build::batch;
   static constexpr uint32_t attention_rows = 1;
 };

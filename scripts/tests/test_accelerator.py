@@ -206,6 +206,24 @@ class Wrong(unittest.TestCase):
         with self.assertRaisesRegex(accelerator.ConfigError, "overlap"):
             accelerator.load_device(self.device)
 
+    def test_dies(self):
+        self.assert_refused(lambda c: c["kernels"]["decode"].update(slr="SLR3"),
+                            "kernels.decode.slr", "has no slot on 'SLR3'")
+        good = json.loads(self.device.read_text())
+
+        def refused(change, words):
+            device = copy.deepcopy(good)
+            change(device)
+            self.device.write_text(json.dumps(device))
+            with self.assertRaisesRegex(accelerator.ConfigError, words):
+                accelerator.load_device(self.device)
+
+        refused(lambda d: d["memories"][0].update(slr="SLR3"), "no slot on 'SLR3'")
+        refused(lambda d: d["memories"][1].update(slr=["SLR0"]), "a list of 2")
+        refused(lambda d: d["memories"][1].update(slr=["SLR0", 1]), "a list of 2")
+        refused(lambda d: d["memories"][1].update(slr=0), "memories.1..slr: must be")
+        refused(lambda d: d["resources"][1].update(slot="X0Y0"), "'X0Y0' appears twice")
+
 
 if __name__ == "__main__":
     unittest.main()
