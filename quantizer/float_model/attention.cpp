@@ -125,9 +125,8 @@ class Attention {
   // Leaves the numerators; returns one over their sum.
   static float softmax(std::span<float> scores) {
     const float largest = largest_of(scores);
-    const double sum = sum_of_exponentials(scores, largest);
     for (float& score : scores) score = kernels::exp_nonpositive(score - largest);
-    return static_cast<float>(1 / sum);
+    return 1 / sum_of(scores);
   }
 
   // Section 5, step 6, with integers held as floats.

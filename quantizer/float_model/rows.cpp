@@ -9,13 +9,15 @@ namespace {
 
 constexpr size_t kLanes = 16;  // partial extrema, so that a compiler can use vectors
 
-float sum_of_squares(std::span<const float> x) {
+// vsum of docs/numerics.md, section 1, over what `term` makes of the values.
+template <typename Term>
+float vector_sum(std::span<const float> x, Term term) {
   float partial[kernels::kPartialSums] = {};
   size_t i = 0;
   for (; i + kernels::kPartialSums <= x.size(); i += kernels::kPartialSums) {
-    for (size_t j = 0; j < kernels::kPartialSums; ++j) partial[j] += x[i + j] * x[i + j];
+    for (size_t j = 0; j < kernels::kPartialSums; ++j) partial[j] += term(x[i + j]);
   }
-  for (size_t j = 0; i + j < x.size(); ++j) partial[j] += x[i + j] * x[i + j];
+  for (size_t j = 0; i + j < x.size(); ++j) partial[j] += term(x[i + j]);
   return kernels::fold_partial_sums(partial);
 }
 
@@ -36,7 +38,8 @@ float extremum(std::span<const float> x, float start, Best best) {
 
 void rms_norm(std::span<const float> x, std::span<const float> gain, float eps,
               std::span<float> out) {
-  const float mean = sum_of_squares(x) / static_cast<float>(x.size());
+  const float squares = vector_sum(x, [](float v) { return v * v; });
+  const float mean = squares / static_cast<float>(x.size());
   const float r = kernels::reciprocal_sqrt(mean + eps);
   for (size_t i = 0; i < x.size(); ++i) out[i] = x[i] * r * gain[i];
 }
@@ -74,18 +77,12 @@ void rotate_head(std::span<float> head, std::span<const float> cosines,
   }
 }
 
+float sum_of(std::span<const float> values) {
+  return vector_sum(values, [](float v) { return v; });
+}
+
 double sum_of_exponentials(std::span<const float> values, float largest) {
-  float partial[kernels::kPartialSums] = {};
-  size_t i = 0;
-  for (; i + kernels::kPartialSums <= values.size(); i += kernels::kPartialSums) {
-    for (size_t j = 0; j < kernels::kPartialSums; ++j) {
-      partial[j] += kernels::exp_nonpositive(values[i + j] - largest);
-    }
-  }
-  for (size_t j = 0; i + j < values.size(); ++j) {
-    partial[j] += kernels::exp_nonpositive(values[i + j] - largest);
-  }
-  return kernels::fold_partial_sums(partial);
+  return vector_sum(values, [largest](float v) { return kernels::exp_nonpositive(v - largest); });
 }
 
 float largest_of(std::span<const float> values) {

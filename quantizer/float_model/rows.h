@@ -27,6 +27,9 @@ void rotate_head(std::span<float> head, std::span<const float> cosines,
 // The largest of the values, -infinity of none; NaN is ignored.
 float largest_of(std::span<const float> values);
 
+// The vsum of section 1.
+float sum_of(std::span<const float> values);
+
 // The sum of exp(values - largest).
 double sum_of_exponentials(std::span<const float> values, float largest);
 

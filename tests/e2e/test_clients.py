@@ -76,7 +76,9 @@ def test_perplexity_is_that_of_a_language_model(cache: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["tokens"] == 399
-    assert 1 < report["ppl"] < 20  # a well-known text
+    assert 1 < report["ppl_float"] < report["ppl"] < 20  # a well-known text
+    assert report["stderr"] > 0
+    assert 0 < report["over_float"] < 0.1
 
 
 @pytest.mark.parametrize(
