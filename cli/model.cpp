@@ -38,8 +38,10 @@ fs::path packed_path(const ModelOptions& options, const host::EngineOptions& eng
   pack.scheme = parse_scheme(options.scheme);
   pack.streams = memory_map_of(engine_options).weight_streams;
   pack.source = options.model.filename().string();
+  pack.rounding = rounding_key(options.rounding);
   const auto cached = quantizer::find_packed(options.model, pack);
   if (cached.present) return cached.path;
+  pack.rounder = make_rounder(options.rounding, options.model, pack.scheme);
   Progress progress(
       fmt::format("packing {} as {} (once)", options.model.string(), pack.scheme.label()));
   pack.progress = [&progress](double share) { progress.show(share); };
@@ -58,6 +60,7 @@ void add_model_options(OptionTable& table, ModelOptions& options) {
             "Name that clients ask for; empty: that of the model's file");
   table.add("scheme", options.scheme,
             "Quantisation of a model that is not packed yet: a name, or a file that holds one");
+  add_rounding_options(table, options.rounding);
   table.add("default-temperature", options.default_temperature, 0, 2,
             "Where a request names none; absent: the model's own default, else 1");
   table.add("default-top-p", options.default_top_p, 1e-6f, 1,

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "cli/option_table.h"
+#include "cli/rounding.h"
 #include "host/engine.h"
 #include "quantizer/scheme.h"
 #include "server/backend.h"
@@ -25,6 +26,7 @@ struct ModelOptions {
   std::filesystem::path model;
   std::string served_model_name;
   std::string scheme = quantizer::Scheme().name();
+  RoundingOptions rounding;
   std::optional<float> default_temperature;
   std::optional<float> default_top_p;
   std::string device = "auto";

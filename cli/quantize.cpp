@@ -10,7 +10,9 @@
 
 #include "cli/exit_code.h"
 #include "cli/model.h"
+#include "cli/option_table.h"
 #include "cli/progress.h"
+#include "cli/rounding.h"
 #include "cli/subcommand.h"
 #include "formats/checkpoint.h"
 #include "formats/sha256.h"
@@ -27,15 +29,18 @@ struct QuantizeOptions {
   fs::path model;
   fs::path output;
   std::string scheme = quantizer::Scheme().name();
+  RoundingOptions rounding;
   uint32_t streams = 16;
   uint32_t context = 0;
   uint32_t threads = 0;
-  uint64_t seed = 0;
+  uint32_t seed = 0;
   fs::path rotations;
   bool json = false;
+  OptionTable table;
 };
 
-int quantize(const QuantizeOptions& options) {
+int quantize(QuantizeOptions& options) {
+  options.table.resolve();
   quantizer::PackOptions pack;
   pack.scheme = parse_scheme(options.scheme);
   pack.rotation_seed = options.seed;
@@ -55,9 +60,13 @@ int quantize(const QuantizeOptions& options) {
       quantizer::Workers workers(options.threads);
       pack.rotations = quantizer::load_rotations(options.rotations, checkpoint->config(), workers);
     }
+    pack.rounding = rounding_key(options.rounding);
+    pack.rounder = make_rounder(options.rounding, model, pack.scheme);
     Progress progress(fmt::format("packing {} as {}", model.string(), pack.scheme.label()));
     pack.progress = [&progress](double share) { progress.show(share); };
     quantizer::pack(*checkpoint, options.output, pack);
+  } catch (const Failure&) {
+    throw;
   } catch (const std::exception& error) {
     throw Failure(kModel, error.what());
   }
@@ -80,24 +89,22 @@ Run add_quantize(CLI::App& app) {
       ->required();
   app.add_option("-o,--output", options->output, "Packed model to write (.safetensors)")
       ->required();
-  app.add_option("--scheme", options->scheme,
-                 "Precision of weights, activations, cache and lm_head, with the rotations, as in "
-                 "w4g64a8kv8-lm8-r124; or a file that holds such a name")
-      ->capture_default_str();
-  app.add_option("--rotations", options->rotations,
-                 "Rotations R1 and R2 from a file; where it has none they are random");
-  app.add_option("--seed", options->seed, "Of random rotations")
-      ->check(CLI::Range(uint64_t{0}, uint64_t{UINT32_MAX}))
-      ->capture_default_str();
-  app.add_option("--streams", options->streams, "Weight streams of the accelerator")
-      ->check(CLI::Range(1, 32))
-      ->capture_default_str();
-  app.add_option("--context", options->context,
-                 "Positions of the RoPE table; 0: the model's context length")
-      ->capture_default_str();
-  app.add_option("--threads", options->threads, "0: as many as there are processors")
-      ->capture_default_str();
-  app.add_flag("--json", options->json, "Report as JSON on stdout");
+  OptionTable& table = options->table;
+  table.group("Quantisation");
+  table.add("scheme", options->scheme,
+            "Precision of weights, activations, cache and lm_head, with the rotations, as in "
+            "w4g64a8kv8-lm8-r124; or a file that holds such a name");
+  table.add("rotations", options->rotations,
+            "Rotations R1 and R2 from a file; where it has none they are random");
+  table.add("seed", options->seed, 0, UINT32_MAX, "Of random rotations");
+  add_rounding_options(table, options->rounding);
+  table.group("Output");
+  table.add("streams", options->streams, 1, 32, "Weight streams of the accelerator");
+  table.add("context", options->context, 0, UINT32_MAX,
+            "Positions of the RoPE table; 0: the model's context length");
+  table.add("threads", options->threads, 0, 1024, "0: as many as there are processors");
+  table.add("json", options->json, "Report as JSON on stdout");
+  table.attach(app);
   return [options] { return quantize(*options); };
 }
 

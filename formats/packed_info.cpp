@@ -235,6 +235,7 @@ std::map<std::string, std::string> info_to_metadata(const PackedModelInfo& info)
       {"source", info.source},
       {"source_sha256", info.source_sha256}};
   if (!info.rotations_sha256.empty()) metadata["rotations_sha256"] = info.rotations_sha256;
+  if (!info.rounding.empty()) metadata["rounding"] = info.rounding;
   return metadata;
 }
 
@@ -257,6 +258,7 @@ PackedModelInfo info_from_metadata(const std::filesystem::path& file,
   info.source = meta.get("source");
   info.source_sha256 = meta.get("source_sha256");
   info.rotations_sha256 = meta.find("rotations_sha256");
+  info.rounding = meta.find("rounding");
   return info;
 }
 

@@ -34,6 +34,8 @@ struct PackedModelInfo {
   std::string source_sha256;  // of its weights file, or empty
   // Of the rotations that are fused into the weights (quantizer/rotation/rotations.h), or empty.
   std::string rotations_sha256;
+  // How the weights were rounded, with all settings: "rtn", or what quantizer::Rounder::key() says.
+  std::string rounding;
 };
 
 // How a model's hidden states are stored, where not as the checkpoint has them: x R for a state x,

@@ -104,7 +104,7 @@ class Packer {
     pack_lm_head(*rounder, whole);
     buffer_.set(kernels::model_field::final_norm,
                 buffer_.append(checkpoint_.read_f32("model.norm.weight")));
-    write(path);
+    write(path, rounder->key());
     if (partial) partial->finish();
     if (options_.progress) options_.progress(1);
   }
@@ -259,7 +259,7 @@ class Packer {
     buffer_.set(kernels::model_field::lm_head, head_offset_);
   }
 
-  void write(const std::filesystem::path& path) {
+  void write(const std::filesystem::path& path, const std::string& rounding) {
     const std::span<const std::byte> model = buffer_.finish();
     formats::PackedModelInfo info{config_,
                                   checkpoint_.generation_defaults(),
@@ -267,7 +267,8 @@ class Packer {
                                   options_.scheme.name(),
                                   options_.source,
                                   options_.source_sha256,
-                                  rotations_.empty() ? "" : digest(rotations_)};
+                                  rotations_.empty() ? "" : digest(rotations_),
+                                  rounding};
     info.config.context_length = context_;
     std::optional<formats::HiddenBasis> basis;
     if (!rotations_.residual.empty()) {

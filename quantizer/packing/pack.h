@@ -25,6 +25,7 @@ struct PackOptions {
   Rotations rotations;         // R1 and R2 where the scheme has them; those missing are random
   uint64_t rotation_seed = 0;  // of the random ones
   MakeRounder rounder;         // none: rounding to nearest
+  std::string rounding;        // all that `rounder` depends on, for find_packed(); empty for none
   uint32_t streams = 16;       // weight arenas of the accelerator
   uint32_t threads = 0;        // 0: as many as the process may use; the file does not depend on it
   uint32_t max_context = 0;    // RoPE rows; 0: the model's context length

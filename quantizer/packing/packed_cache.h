@@ -22,8 +22,8 @@ struct CachedModel {
   bool present = false;
 };
 
-// The name depends on the checkpoint's fingerprint(), on the scheme, the rotations' seed, the
-// streams, the context and the contract version. Rounding is to nearest.
+// The name depends on the checkpoint's fingerprint(), on the scheme, the rotations' seed,
+// `rounding`, the streams, the context and the contract version; `rounder` itself is not asked.
 CachedModel find_packed(const std::filesystem::path& checkpoint, const PackOptions& options);
 
 // find_packed(), after packing the checkpoint if it is not there. Several processes may do this at

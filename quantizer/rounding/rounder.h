@@ -24,8 +24,8 @@ class Rounder {
   virtual ~Rounder() = default;
 
   // Says all that the result depends on beside the checkpoint and the scheme, so that a run that
-  // was stopped goes on only with the same: "nearest", or a method with its settings and a digest
-  // of its data. One line.
+  // was stopped goes on only with the same: "rtn", or a method with its settings and a digest of its
+  // data. One line.
   virtual std::string key() const = 0;
 
   // Rounds the matrices of a layer, as FloatModel::load_layer() gives them (`down` with R4's
@@ -47,7 +47,7 @@ class Rounder {
 // Each row for itself (quantize_row()).
 class NearestRounder final : public Rounder {
  public:
-  std::string key() const override { return "nearest"; }
+  std::string key() const override { return "rtn"; }
   LayerRows round_layer(uint32_t layer, LayerWeights weights, const Scheme& scheme,
                         Workers& workers) override;
   void resume_layer(uint32_t /*layer*/, LayerWeights /*weights*/, const LayerRows& /*rows*/,
