@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/hls/latency.h"
+#include "kernels/hls/storage.h"
 #include "kernels/modules/packed_products.h"
 #include "kernels/modules/types.h"
 
@@ -244,9 +245,6 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
   Word kept[kWords];
   Accumulator totals[kLanes][kBlockRows * kTileRows / kLanes];
   HLS_PARTITION(totals, 1)
-#if defined(__VITIS_HLS__)  // a total is met again 16 cycles later at the earliest
-  HLS_PRAGMA(HLS dependence variable = totals type = inter false)
-#endif
   GroupSums<A> group = {};
   HLS_PARTITION(group.value, 0)
   TileSums result = {};
@@ -257,6 +255,7 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
        at.advance(stage, precision, groups, K::arrays)) {
     HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
+    HLS_DISTANCE(totals, ArraySteps<A>::fold_cycles)
     HLS_DEPTH(latency::chip_read + latency::dsp + 1)
     if (at.cycle == 0) {
       group = sums.read();
