@@ -18,6 +18,8 @@ constexpr Subcommand kSubcommands[] = {
     {"chat", "Talk with a served model", add_chat},
     {"run", "Answer one prompt", add_run},
     {"quantize", "Pack a checkpoint for a card", add_quantize},
+    {"learn-rotations", "Learn the rotations that suit a checkpoint and a scheme",
+     add_learn_rotations},
     {"perplexity", "Measure how well a model on the card predicts a text", add_perplexity},
     {"plan", "Model the speed and size of an accelerator", add_plan},
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},

@@ -302,6 +302,9 @@ model::ModelShape read_model_shape(const std::string& name, const std::string& s
   if (shape.ffn % 4 != 0) root.fail("ffn", "must be a multiple of 4");
   if (shape.head_dim % 8 != 0) root.fail("head_dim", "must be a multiple of 8");
   if (shape.heads % shape.kv_heads != 0) root.fail("kv_heads", "does not divide heads");
+  if (!scheme.exceptions.empty()) {
+    throw Failure(kUsage, "--scheme: the cycle model has one precision for all layers");
+  }
   shape.linear = scheme.linears.encoded(false);
   shape.lm_head = scheme.lm_head.encoded(false);
   shape.hadamard_block = 0;

@@ -7,9 +7,9 @@
 #include <string>
 #include <utility>
 
-#include "quantizer/algebra/cholesky.h"
 #include "quantizer/algebra/hadamard.h"
 #include "quantizer/algebra/products.h"
+#include "quantizer/rotation/cayley.h"
 
 namespace flexllm::quantizer {
 namespace {
@@ -51,20 +51,6 @@ std::optional<size_t> core_order(size_t size) {
   return std::nullopt;
 }
 
-// Makes the rows of a orthonormal: a = l q with l l^T = a a^T. Once loses what the conditioning of
-// a a^T loses; a second time starts from rows that are nearly orthonormal.
-void orthonormalise(DoubleMatrix& a, Workers& workers) {
-  for (int pass = 0; pass < 2; ++pass) {
-    DoubleMatrix factor(a.rows(), a.rows());
-    multiply_transposed(factor, a, a, workers);
-    factor_cholesky(factor, workers);
-    invert_lower(factor, workers);
-    DoubleMatrix rows(a.rows(), a.cols());
-    multiply(rows, factor, a, workers);
-    a = std::move(rows);
-  }
-}
-
 // out = x m for rows of x [n][size], in binary32, each output summed in ascending order of the
 // inputs. Lanes are outputs, so vectors of any width give the same bits.
 [[gnu::always_inline]] inline void multiply_rows(View out, View x, const Matrix& m) {
@@ -101,7 +87,7 @@ Rotation Rotation::random(size_t size, uint64_t seed, Workers& workers) {
   }
   DoubleMatrix gaussian(size, size);
   for (double& value : gaussian.elements()) value = random.normal();
-  orthonormalise(gaussian, workers);
+  make_orthogonal(gaussian, workers);
   Matrix matrix(size, size);
   std::transform(gaussian.elements().begin(), gaussian.elements().end(), matrix.elements().begin(),
                  [](double value) { return static_cast<float>(value); });
