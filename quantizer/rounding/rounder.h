@@ -24,8 +24,8 @@ class Rounder {
   virtual ~Rounder() = default;
 
   // Says all that the result depends on beside the checkpoint and the scheme, so that a run that
-  // was stopped goes on only with the same: "rtn", or a method with its settings and a digest of its
-  // data. One line.
+  // was stopped goes on only with the same: "rtn", or a method with its settings and a digest of
+  // its data. One line.
   virtual std::string key() const = 0;
 
   // Rounds the matrices of a layer, as FloatModel::load_layer() gives them (`down` with R4's
