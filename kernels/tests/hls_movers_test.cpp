@@ -143,5 +143,88 @@ TEST(Movers, AllRowsComeWithTheirResidualsInTileOrder) {
   EXPECT_TRUE(inputs.empty() && residuals.empty());
 }
 
+// What list_stage tells read_listed of a row.
+template <typename T>
+T told_of_row(void (*)(const Word*, const Word*, LaunchInfo, ModelInfo, Stage, Stream<T>&,
+                       Stream<RowInfo>&, Stream<Word>&, Stream<Word>&, Stream<Word>&));
+typedef decltype(told_of_row(&list_stage<BenchShape>)) ToldOfRow;
+
+// Rows 0 .. 4 of two sequences in turn, of which those with odd numbers want logits.
+struct ListedLaunch {
+  ListedLaunch() {
+    launch.rows = 5;
+    launch.row_table = 1;
+    launch.page_tables = 6;
+    launch.page_table_stride = 1;
+    info.head_dim = 40;
+    info.rope = 30;
+    for (uint32_t row = 0; row < launch.rows; ++row) {
+      set_lane(desc[1 + row], row_field::sequence, row % 2);
+      set_lane(desc[1 + row], row_field::position, position(row));
+      set_lane(desc[1 + row], row_field::flags, row % 2 == 1 ? row_flag::target_logprob : 0u);
+    }
+  }
+  static uint32_t position(uint32_t row) { return 30 + 3 * row; }
+  // Of a page of a sequence: lane `page` of its table.
+  static uint32_t page(uint32_t row) { return 100 * (6 + row % 2) + position(row) / kPageTokens; }
+
+  std::vector<Word> desc = numbered_words(8);
+  std::vector<Word> model = numbered_words(30 + 3 * 64);
+  LaunchInfo launch = {};
+  ModelInfo info = {};
+};
+
+TEST(Movers, AStageGetsItsGainsItsRowsWithTheirPagesAndTheirRopeRows) {
+  const ListedLaunch given;
+  const std::vector<Word> scratch = numbered_words(45);
+  for (const StageKind kind : kKinds) {
+    SCOPED_TRACE(kind);
+    Stage stage = {};
+    stage.kind = kind;
+    stage.inputs = 68;
+    stage.outputs = 16;
+    stage.tiles = 1;
+    stage.input = 6;
+    stage.residual = 40;
+    stage.gain = 3;
+    stage.q_norm = 11;
+    stage.k_norm = 20;
+    Fifo<ToldOfRow, 1> read("read");
+    Fifo<RowInfo, 1> listed("listed");
+    Fifo<Word, 1> inputs("inputs");
+    Fifo<Word, 1> residuals("residuals");
+    Fifo<Word, 1> gains("gains");
+    Fifo<Word, 1> head_gains("head_gains");
+    Fifo<Word, 1> rope("rope");
+    list_stage<BenchShape>(given.desc.data(), given.model.data(), given.launch, given.info, stage,
+                           read, listed, gains, head_gains, rope);
+    stage.rows = kind == kLmHead ? 2 : given.launch.rows;
+    read_listed<BenchShape>(scratch.data(), stage, read, inputs, residuals);
+    if (stage.normalized()) {
+      for (uint32_t w = 0; w < float_words(68); ++w) expect_number(3 + w, gains.read());
+    }
+    for (uint32_t row = 0; row < given.launch.rows; ++row) {
+      if (kind == kLmHead && row % 2 == 0) continue;
+      if (stage.residual_added()) expect_number(stage.residual + row, residuals.read());
+      for (uint32_t w = 0; w < float_words(68); ++w) {
+        expect_number(stage.input + row * float_words(68) + w, inputs.read());
+      }
+      const RowInfo info = listed.read();
+      EXPECT_EQ(info.row, row);
+      EXPECT_EQ(info.position, ListedLaunch::position(row));
+      if (kind != kQkv) continue;
+      EXPECT_EQ(info.page, ListedLaunch::page(row));
+      for (uint32_t w = 0; w < 3; ++w) {
+        expect_number(30 + 3 * ListedLaunch::position(row) + w, rope.read());
+      }
+    }
+    for (const uint32_t gain : {11u, 20u}) {
+      for (uint32_t w = 0; kind == kQkv && w < 3; ++w) expect_number(gain + w, head_gains.read());
+    }
+    EXPECT_TRUE(read.empty() && listed.empty() && gains.empty());
+    EXPECT_TRUE(head_gains.empty() && rope.empty() && inputs.empty() && residuals.empty());
+  }
+}
+
 }  // namespace
 }  // namespace flexllm::kernels
