@@ -159,6 +159,7 @@ model::Device read_device(const fs::path& file) {
          node.text("slr"),
          {node.number("dsp"), node.number("bram18"), node.number("uram"), node.number("lut")}});
   }
+  if (device.slots.empty()) root.fail("resources", "names no slot");
   return device;
 }
 

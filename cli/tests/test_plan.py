@@ -179,6 +179,12 @@ def test_a_kernel_is_kept_on_the_die_that_its_configuration_names(tmp_path):
     assert "kernels.decode.slr: device 'v80' has no slot on 'SLR3'" in done.stderr
 
 
+def test_a_device_without_slots_is_refused(tmp_path):
+    done = flexllm("--accelerator", edited(tmp_path, lambda config: None,
+                                           edit_device=lambda d: d["resources"].clear()))
+    assert done.returncode == 2 and "resources: names no slot" in done.stderr
+
+
 @pytest.mark.parametrize("slr", [7, ["SLR0"], ["SLR0"] * 31 + [0]])
 def test_a_wrong_die_of_a_memory_is_refused(tmp_path, slr):
     def edit(device):

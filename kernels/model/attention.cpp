@@ -35,6 +35,7 @@ struct Share {
   double key_words = 0;
   double value_words = 0;
   double value_cycles = 0;
+  double scored_again = 0;  // tokens whose scores were not kept
 };
 
 struct Block {
@@ -84,6 +85,8 @@ RegionTime attention_region(const Kernel& kernel, const Rates& rates, const Mode
       const double ends = std::max(begin + kSoftenLatency + cycles, chain.load);
       sums_ready = std::max(sums_ready, ends);
       chain.softened = ends + block.rows * row_words;  // sums leave before the next block enters
+      // What is scored again is scored beside its values; the next block's keys come behind that.
+      if (share.scored_again > 0) chain.scored = ends;
       busy_values += share.pairs * steps;
       busy_softmax += share.pairs * soften_steps;
       busy_load += share.value_words / rates.kv;
@@ -97,6 +100,13 @@ RegionTime attention_region(const Kernel& kernel, const Rates& rates, const Mode
     const SequenceRows& range = sequences[sequence];
     for (uint32_t row = 0; row < range.rows; row += rows_per_block) {
       Block block{std::min(rows_per_block, range.rows - row), 0, std::vector<Share>(ports)};
+      // Values of the block before come first if some of its scores were not kept.
+      if (!waiting.empty() &&
+          std::any_of(waiting.front().shares.begin(), waiting.front().shares.end(),
+                      [](const Share& share) { return share.scored_again > 0; })) {
+        take_values(waiting.front());
+        waiting.clear();
+      }
       double queries = 0;
       for (uint32_t i = 0; i < block.rows; ++i) {
         const Span span = read.pass({read.free_at(), read.free_at()}, row_words / rates.scratch);
@@ -113,9 +123,8 @@ RegionTime attention_region(const Kernel& kernel, const Rates& rates, const Mode
         const double again = std::max(0.0, here - kept);
         share.key_words = here * scaled;
         share.value_words = here * token + again * scaled;
-        // A block beyond what is kept is scored again in part, beside its values.
-        const double repeated = here > 0 ? again / here : 0.0;
-        share.value_cycles = std::max(share.pairs * steps * (1 + repeated), here * token);
+        share.value_cycles = std::max(share.pairs * steps, here * token);
+        share.scored_again = again;
         const double begin = std::max(queries, chain.scored);
         if (scores_begin < 0) scores_begin = begin;
         chain.load = std::max(chain.load, begin - kPageWords) + share.key_words / rates.kv;

@@ -114,6 +114,8 @@ RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelSh
                          shape.precision.activation_planes * kTileRows * kInputsPerWord / kernel.wp;
   const double per_tile = kTileRows / static_cast<double>(kernel.outputs);
   const double store = store_cycles(kernel, matrix);
+  // Of a tile; the dequantiser reads those of all arrays before a pass.
+  const double parameter_words = shape.precision.bias ? 6 : 4;
 
   double load_free = kMemoryLatency;  // of the busiest weight port
   double array_free = filled + kFeedLatency;
@@ -137,6 +139,7 @@ RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelSh
     load_busy += words;
     array_before = array_free;
     double at = replayed ? std::max(array_free, loaded) : array_free;
+    dequantized += arrays * parameter_words;
     if (array_begin < 0) array_begin = at;
     for (uint32_t block = 0; block < blocks; ++block) {
       const uint32_t in_block = std::min(kBlock, rows - block * kBlock);

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/contract/launch.h"
 #include "kernels/model/latencies.h"
 #include "kernels/model/stages.h"
 
@@ -48,14 +48,18 @@ RegionTime result_region(const Kernel& kernel, const Rates& rates, const ModelSh
   RegionTime out;
   out.region = "row results";
   const double words = float_words(model.vocab);
-  // Logits in random order: an entry of the network of 64 is expected to change this often.
-  const double insertions = 64.0 * (1.0 + std::log(std::max(1.0, model.vocab / 64.0)));
-  const double search = std::max(words / rates.scratch, words + insertions);
+  // Logits in random order: of word w, 64 / w are expected to be among the largest 64 so far, and
+  // each takes a cycle. Early on that is slower than the port, and later the port cannot catch up.
+  double search = 0;
+  for (double w = 1; w <= words; ++w) {
+    search += std::max(1.0 / rates.scratch, 1.0 + std::min(1.0 * kFloatsPerWord, kTopLogits / w));
+  }
   const double sum = words * kFloatsPerWord / logits_lanes(kernel);
   // Row i + 1 is searched while row i is summed.
   const double row = std::max(search, sum);
-  out.cycles =
-      search + (logits_rows - 1) * row + sum + kMemoryLatency + kRowResultLatency + kRegionTurn;
+  // One after the other: the row's entry of the descriptor, its first logits, the last response.
+  out.cycles = search + (logits_rows - 1) * row + sum + 2 * kMemoryLatency + latency::memory_write +
+               kRowResultLatency + kRegionTurn;
   out.modules.push_back({"find largest", kMemoryLatency, out.cycles - sum, logits_rows * search});
   out.modules.push_back({"sum exponentials", search, out.cycles, logits_rows * sum});
   out.traffic.scratch = logits_rows * words;

@@ -409,7 +409,12 @@ void build_launch(std::mt19937& random, const ModelShape& shape, const LaunchSha
   const uint32_t first_slot = uniform(random, 0, slots - rows);
   for (uint32_t r = 0; r < rows; ++r) {
     uint32_t* row = fields_at(desc, row_table + r);
-    const uint32_t flags = launch.outputs ? uniform(random, 0, 15) : 0;
+    uint32_t flags = 0;
+    if (launch.outputs) {
+      flags = uniform(random, 0, 15);
+    } else if (r + launch.result_rows >= rows) {
+      flags = row_flag::row_result;
+    }
     row[row_field::sequence] = order[r];
     row[row_field::position] = next_position[order[r]]++;
     row[row_field::flags] = flags;

@@ -81,9 +81,10 @@ struct LaunchShape {
   std::vector<SequenceRows> sequences;
   uint32_t layer_begin = 0;
   uint32_t layer_end = 1;
-  bool interleave = false;  // rows of the sequences in turn instead of one sequence after another
-  bool outputs = true;      // flags drawn for every row; else none
-  bool striped = false;     // pages go round the KV streams, as the host deals them; else anywhere
+  bool interleave = false;   // rows of the sequences in turn instead of one sequence after another
+  bool outputs = true;       // flags drawn for every row
+  uint32_t result_rows = 0;  // else: the last so many rows have a row result, and no other output
+  bool striped = false;      // pages go round the KV streams, as the host deals them; else anywhere
 };
 
 ModelShape random_shape(std::mt19937& random, const CaseLimits& limits);

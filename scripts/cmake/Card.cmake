@@ -13,7 +13,8 @@ set(FLEXLLM_ACCELERATOR_CONFIGS ${accelerators} CACHE INTERNAL "")
 set(FLEXLLM_PYTHON ${Python3_EXECUTABLE} CACHE INTERNAL "")
 set(FLEXLLM_ACCELERATOR_SCRIPT ${CMAKE_SOURCE_DIR}/scripts/accelerator.py CACHE INTERNAL "")
 set(FLEXLLM_ACCELERATOR_SOURCES
-  ${FLEXLLM_ACCELERATOR_SCRIPT} ${CMAKE_SOURCE_DIR}/scripts/xclbin.py CACHE INTERNAL "")
+  ${FLEXLLM_ACCELERATOR_SCRIPT} ${CMAKE_SOURCE_DIR}/scripts/device_config.py
+  ${CMAKE_SOURCE_DIR}/scripts/xclbin.py CACHE INTERNAL "")
 
 # `flexllm_card_abi`: "host/card/kernel_abi.h" and nothing else of host/. For kernel libraries.
 add_library(flexllm_card_abi INTERFACE)

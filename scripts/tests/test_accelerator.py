@@ -223,6 +223,7 @@ class Wrong(unittest.TestCase):
         refused(lambda d: d["memories"][1].update(slr=["SLR0", 1]), "a list of 2")
         refused(lambda d: d["memories"][1].update(slr=0), "memories.1..slr: must be")
         refused(lambda d: d["resources"][1].update(slot="X0Y0"), "'X0Y0' appears twice")
+        refused(lambda d: d["resources"].clear(), "resources: names no slot")
 
 
 if __name__ == "__main__":
