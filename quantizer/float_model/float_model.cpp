@@ -15,9 +15,9 @@
 namespace flexllm::quantizer {
 namespace {
 
-constexpr size_t kBlockTokens = 2048;  // rows that are between two stages at a time
-constexpr size_t kTaskRows = 64;       // rows that a worker takes
-constexpr size_t kLogitTokens = 8192;  // of the vocabulary, at a time
+constexpr size_t kBlockTokens = 2048;    // rows that are between two stages at a time
+constexpr size_t kTaskRows = 64;         // rows that a worker takes
+constexpr uint32_t kLogitTokens = 8192;  // of the vocabulary, at a time
 
 void check_bits(uint32_t bits) {
   if (bits != 0 && bits != 4 && bits != 8) {
@@ -128,14 +128,8 @@ Matrix FloatModel::load_matrix(const std::string& name, size_t first, size_t row
     throw formats::Error("tensor \"" + name + "\" is missing or has another shape");
   }
   Matrix matrix(rows, cols);
-  const size_t slices = (rows + kTaskRows - 1) / kTaskRows;
-  workers_.run(slices, [&](size_t slice) {
-    const size_t at = slice * kTaskRows;
-    const size_t count = std::min(kTaskRows, rows - at);
-    const std::span<float> part = matrix.elements().subspan(at * cols, count * cols);
-    checkpoint_.read_rows_f32(name, first + at, count, part);
-    require_finite(part, name);
-  });
+  checkpoint_.read_rows_f32(name, first, rows, matrix.elements());  // decorators like few pieces
+  require_finite(matrix.elements(), name);
   return matrix;
 }
 
@@ -319,13 +313,17 @@ void FloatModel::run_layer(TokenBatch& batch, uint32_t layer, LayerWeights& weig
   }
 }
 
+void FloatModel::run_layer(TokenBatch& batch, uint32_t layer) const {
+  LayerWeights weights = load_layer(layer);
+  run_layer(batch, layer, weights);
+}
+
 TokenBatch FloatModel::run(
     std::span<const std::span<const uint32_t>> windows,
     const std::function<void(uint32_t, const TokenBatch&)>& after_layer) const {
   TokenBatch batch = embed(windows);
   for (uint32_t layer = 0; layer < config_.layers; ++layer) {
-    LayerWeights weights = load_layer(layer);
-    run_layer(batch, layer, weights);
+    run_layer(batch, layer);
     if (after_layer) after_layer(layer, batch);
   }
   return batch;
@@ -339,16 +337,19 @@ Matrix FloatModel::head_inputs(const TokenBatch& batch) const {
   return rows;
 }
 
+Matrix FloatModel::logits(ConstView inputs, uint32_t first, uint32_t tokens) const {
+  const std::string name = config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+  const Matrix weights = load_matrix(name, first, tokens, config_.hidden);
+  Matrix out(inputs.rows, tokens);
+  multiply_transposed(out, inputs, weights, workers_);
+  return out;
+}
+
 void FloatModel::for_logits(
     ConstView inputs,
     const std::function<void(uint32_t first_token, ConstView logits)>& body) const {
-  const std::string name = config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-  for (size_t first = 0; first < config_.vocab; first += kLogitTokens) {
-    const size_t count = std::min<size_t>(kLogitTokens, config_.vocab - first);
-    const Matrix weights = load_matrix(name, first, count, config_.hidden);
-    Matrix logits(inputs.rows, count);
-    multiply_transposed(logits, inputs, weights, workers_);
-    body(static_cast<uint32_t>(first), logits);
+  for (uint32_t first = 0; first < config_.vocab; first += kLogitTokens) {
+    body(first, logits(inputs, first, std::min(kLogitTokens, config_.vocab - first)));
   }
 }
 

@@ -93,12 +93,18 @@ class FloatModel {
   void run_layer(TokenBatch& batch, uint32_t layer, LayerWeights& weights,
                  LayerHook* hook = nullptr) const;
 
+  // The same with weights that are loaded for it and changed by nobody.
+  void run_layer(TokenBatch& batch, uint32_t layer) const;
+
   // embed() and every layer in order. `after_layer` (may be empty) is called behind each.
   TokenBatch run(std::span<const std::span<const uint32_t>> windows,
                  const std::function<void(uint32_t, const TokenBatch&)>& after_layer = {}) const;
 
   // The rows that enter lm_head: final norm, then rounding with lm_head_bits. [tokens][hidden].
   Matrix head_inputs(const TokenBatch& batch) const;
+
+  // [rows of `inputs`][tokens], from token `first` of the vocabulary on.
+  Matrix logits(ConstView inputs, uint32_t first, uint32_t tokens) const;
 
   // Calls body(first_token, logits) with logits [rows of `inputs`][tokens of the vocabulary from
   // first_token on] for consecutive parts of the vocabulary. `inputs` of a few hundred to some

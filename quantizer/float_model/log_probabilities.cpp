@@ -54,14 +54,16 @@ std::span<const ScoredWindow> next_batch(std::span<const ScoredWindow> windows) 
   return windows.first(count);
 }
 
-Predictions predictions_of(const FloatModel& model, std::span<const ScoredWindow> batch) {
+TokenBatch embed(const FloatModel& model, std::span<const ScoredWindow> batch) {
   std::vector<std::span<const uint32_t>> texts;
+  for (const ScoredWindow& window : batch) texts.emplace_back(window.tokens);
+  return model.embed(texts);
+}
+
+Predictions predictions_of(const FloatModel& model, std::span<const ScoredWindow> batch,
+                           const TokenBatch& tokens) {
   size_t count = 0;
-  for (const ScoredWindow& window : batch) {
-    texts.emplace_back(window.tokens);
-    count += window.predictions();
-  }
-  const TokenBatch tokens = model.run(texts);
+  for (const ScoredWindow& window : batch) count += window.predictions();
   const Matrix rows = model.head_inputs(tokens);
   Predictions predictions{Matrix(count, rows.cols()), {}};
   for (size_t w = 0; w < batch.size(); ++w) {
@@ -82,7 +84,11 @@ std::vector<double> target_log_probabilities(
   while (!windows.empty()) {
     const auto batch = next_batch(windows);
     windows = windows.subspan(batch.size());
-    const Predictions predictions = predictions_of(model, batch);
+    TokenBatch tokens = embed(model, batch);
+    for (uint32_t layer = 0; layer < model.config().layers; ++layer) {
+      model.run_layer(tokens, layer);
+    }
+    const Predictions predictions = predictions_of(model, batch, tokens);
     const size_t before = values.size();
     for (size_t at = 0; at < predictions.targets.size(); at += kHeadRows) {
       const size_t count = std::min(kHeadRows, predictions.targets.size() - at);

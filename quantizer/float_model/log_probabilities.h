@@ -38,6 +38,10 @@ struct Predictions {
   Matrix inputs;  // [predictions][hidden]
   std::vector<uint32_t> targets;
 };
-Predictions predictions_of(const FloatModel& model, std::span<const ScoredWindow> batch);
+// `tokens`: the batch behind the model's last layer.
+Predictions predictions_of(const FloatModel& model, std::span<const ScoredWindow> batch,
+                           const TokenBatch& tokens);
+
+TokenBatch embed(const FloatModel& model, std::span<const ScoredWindow> batch);
 
 }  // namespace flexllm::quantizer
