@@ -21,7 +21,8 @@ using kernels::kTileRows;
 using kernels::TileLayout;
 namespace layer_field = kernels::layer_field;
 
-constexpr uint32_t kSliceRows = 4096;  // of the vocabulary, at a time
+constexpr uint32_t kSliceRows = 4096;          // of the vocabulary, at a time
+constexpr uint64_t kSliceElements = 4u << 20;  // of a tensor that is only looked through
 
 constexpr MatrixKind kKinds[] = {MatrixKind::qkv, MatrixKind::o, MatrixKind::gate_up,
                                  MatrixKind::down};
@@ -44,9 +45,10 @@ void check_finite(const formats::Checkpoint& checkpoint, Workers& workers) {
     const formats::TensorInfo& info = tensors[index];
     const uint64_t rows = info.shape.front();
     const uint64_t width = info.shape.size() == 1 ? 1 : info.shape.back();
+    const uint64_t slice = std::max<uint64_t>(1, kSliceElements / width);
     std::vector<float> values;
-    for (uint64_t begin = 0; begin < rows; begin += kSliceRows) {
-      const uint64_t count = std::min<uint64_t>(kSliceRows, rows - begin);
+    for (uint64_t begin = 0; begin < rows; begin += slice) {
+      const uint64_t count = std::min(slice, rows - begin);
       values.resize(count * width);
       checkpoint.read_rows_f32(info.name, begin, count, values);
       if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
