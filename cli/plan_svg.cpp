@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/drawing.h"
 #include "cli/plan_report.h"
 
 namespace flexllm::cli {
@@ -25,37 +26,6 @@ bool in_layer(const model::RegionTotal& region) {
   return std::none_of(std::begin(kOncePerLaunch), std::end(kOncePerLaunch),
                       [&](std::string_view name) { return name == region.region; });
 }
-
-class Drawing {
- public:
-  void text(double x, double y, std::string_view words, std::string_view more = "") {
-    fmt::format_to(std::back_inserter(body_), "<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x,
-                   y, more, words);
-  }
-  void bar(double x, double y, double width, double height, std::string_view colour,
-           std::string_view title) {
-    fmt::format_to(std::back_inserter(body_),
-                   "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" "
-                   "fill=\"{}\"><title>{}</title></rect>\n",
-                   x, y, std::max(width, 0.7), height, colour, title);
-  }
-  void line(double x1, double y1, double x2, double y2) {
-    fmt::format_to(std::back_inserter(body_),
-                   "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" "
-                   "stroke=\"#ccc\"/>\n",
-                   x1, y1, x2, y2);
-  }
-  std::string finish(double height) const {
-    return fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-        "viewBox=\"0 0 {0:.0f} {1:.0f}\" font-family=\"sans-serif\" font-size=\"12\">\n"
-        "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{2}</svg>\n",
-        kWidth, height, body_);
-  }
-
- private:
-  std::string body_;
-};
 
 // The modules of one layer, region behind region; returns where the next part begins.
 double draw_layer(Drawing& drawing, const char* title, const model::StagePlan& plan, double y) {
@@ -144,7 +114,7 @@ std::string to_svg(const PlanReport& report) {
   if (report.decode) y = draw_layer(drawing, "decode", *report.decode, y);
   if (report.prefill) y = draw_banks(drawing, "prefill", *report.prefill, device, y);
   if (report.decode) y = draw_banks(drawing, "decode", *report.decode, device, y);
-  return drawing.finish(y);
+  return drawing.finish(kWidth, y);
 }
 
 }  // namespace flexllm::cli

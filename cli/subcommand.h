@@ -27,6 +27,7 @@ Run add_run(CLI::App& app);
 Run add_quantize(CLI::App& app);
 Run add_learn_rotations(CLI::App& app);
 Run add_perplexity(CLI::App& app);
+Run add_compare(CLI::App& app);
 Run add_plan(CLI::App& app);
 Run add_doctor(CLI::App& app);
 
