@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -238,7 +239,7 @@ void read_ports(Node& node, const Banks& banks, model::Kernel& kernel) {
 }
 
 model::Kernel read_kernel(const std::string& name, Node node, Banks banks, double clock_mhz,
-                          const model::Device& device) {
+                          const model::Device& device, const model::Maxima& maxima) {
   model::Kernel kernel;
   kernel.name = name;
   kernel.stage = name == "prefill" ? model::Stage::prefill : model::Stage::decode;
@@ -263,6 +264,18 @@ model::Kernel read_kernel(const std::string& name, Node node, Banks banks, doubl
   kernel.heads = parallel.whole("heads");
   kernel.kv = parallel.whole("kv");
   kernel.outputs = parallel.whole("outputs");
+  const uint32_t rows = kernel.stage == model::Stage::prefill ? maxima.prefill_rows : maxima.batch;
+  kernel.panel = parallel.has("panel") ? parallel.whole("panel") : rows;
+  if (kernel.panel > rows) {
+    parallel.fail("panel",
+                  fmt::format("{} is more than the {} rows of a launch", kernel.panel, rows));
+  }
+  if (kernel.panel < rows && (kernel.panel < 16 || !std::has_single_bit(kernel.panel))) {
+    parallel.fail("panel", fmt::format("{} is no power of two from 16 on", kernel.panel));
+  }
+  if (kernel.panel < rows && kernel.spatial) {
+    parallel.fail("panel", "a spatial composition keeps all rows of a launch");
+  }
   if (16 % kernel.tp != 0) parallel.fail("tp", fmt::format("{} does not divide 16", kernel.tp));
   if (kernel.wp < 8 || kernel.wp > 128 || 128 % kernel.wp != 0) {
     parallel.fail("wp", fmt::format("{} is not one of 8, 16, 32, 64, 128", kernel.wp));
@@ -337,8 +350,8 @@ model::Accelerator read_accelerator(const std::string& name) {
   Node kernels = root.node("kernels");
   for (const char* kernel : {"prefill", "decode"}) {
     if (!kernels.has(kernel)) continue;
-    accelerator.kernels.push_back(
-        read_kernel(kernel, kernels.node(kernel), banks, clock_mhz, accelerator.device));
+    accelerator.kernels.push_back(read_kernel(kernel, kernels.node(kernel), banks, clock_mhz,
+                                              accelerator.device, accelerator.maxima));
   }
   if (accelerator.kernels.empty()) root.fail("kernels", "names no kernel");
   return accelerator;

@@ -273,7 +273,8 @@ namespace {
 
 json parallelism(const model::Kernel& kernel) {
   return {{"tp", kernel.tp},       {"bp", kernel.bp}, {"wp", kernel.wp},
-          {"heads", kernel.heads}, {"kv", kernel.kv}, {"outputs", kernel.outputs}};
+          {"heads", kernel.heads}, {"kv", kernel.kv}, {"outputs", kernel.outputs},
+          {"panel", kernel.panel}};
 }
 
 std::string short_form(const model::Kernel& kernel) {

@@ -142,11 +142,18 @@ def load_ports(kernel: Node, arguments: list[str]) -> list[Port]:
     return ports
 
 
-def load_parallelism(node: Node, weight_ports: int) -> dict[str, int]:
+def load_parallelism(node: Node, weight_ports: int, rows: int) -> dict[str, int]:
     """tp: rows of the launch; bp: arrays; wp: weights of an array; heads, kv: attention, per KV
-    port; outputs: dequantised. All per cycle."""
+    port; outputs: dequantised. All per cycle. panel: rows that share a pass of the weights, of
+    the `rows` that a launch may have."""
     out = {key: node.positive(key) for key in ("tp", "bp", "wp", "heads", "kv", "outputs")}
+    out["panel"] = node.positive("panel") if "panel" in node.value else rows
     node.done()
+    panel = out["panel"]
+    if panel > rows:
+        node.fail("panel", f"{panel} is more than the {rows} rows of a launch")
+    if panel < rows and (panel % BLOCK_ROWS or panel & (panel - 1)):
+        node.fail("panel", f"{panel} is no power of two from {BLOCK_ROWS} on")
     if BLOCK_ROWS % out["tp"]:
         node.fail("tp", f"{out['tp']} does not divide {BLOCK_ROWS}")
     if out["wp"] not in WEIGHTS_PER_CYCLE:
@@ -159,7 +166,7 @@ def load_parallelism(node: Node, weight_ports: int) -> dict[str, int]:
 
 
 def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Device,
-                clock_mhz: int) -> KernelConfig:
+                clock_mhz: int, rows: int) -> KernelConfig:
     banks = dict(shared)
     if "banks" in node.value:
         own = load_banks(node.node("banks"), device)
@@ -173,11 +180,14 @@ def load_kernel(name: str, node: Node, shared: dict[str, list[str]], device: Dev
         clock_mhz=node.get("clock_mhz", int, clock_mhz), slr=node.get("slr", str, ""),
         composition=node.get("composition", str, "temporal"),
         parallelism={}, ports=load_ports(node, list(placed)), banks=placed)
-    kernel.parallelism = load_parallelism(node.node("parallelism"), kernel.streams("w"))
+    kernel.parallelism = load_parallelism(node.node("parallelism"), kernel.streams("w"), rows)
     if kernel.slr and kernel.slr not in device.slrs:
         node.fail("slr", f"device '{device.name}' has no slot on '{kernel.slr}'")
     if kernel.composition not in COMPOSITIONS:
         node.fail("composition", f"'{kernel.composition}' is not one of {', '.join(COMPOSITIONS)}")
+    if kernel.composition == "spatial" and kernel.parallelism["panel"] < rows:
+        node.fail("parallelism.panel", "a spatial composition keeps all rows of a launch: attention "
+                  "runs ahead of the rows that it sends")
     node.done()
     return kernel
 
@@ -207,7 +217,8 @@ def load_accelerator(path: Path) -> Accelerator:
                 banks_node.fail(family, f"{tag} is given to {' and '.join(users)}: an arena takes "
                                         "a whole bank")
     kernels_node = root.node("kernels")
-    kernels = [load_kernel(key, kernels_node.node(key), banks, device, clock)
+    rows = {"prefill": maxima["prefill_rows"], "decode": maxima["batch"]}
+    kernels = [load_kernel(key, kernels_node.node(key), banks, device, clock, rows[key])
                for key in KERNELS if key in kernels_node.value]
     kernels_node.done()
     root.done()

@@ -69,6 +69,7 @@ struct Kernel {
   uint32_t heads;    // query heads side by side, of each KV port
   uint32_t kv;       // elements of K or V side by side, of each KV port
   uint32_t outputs;  // outputs dequantised a cycle
+  uint32_t panel;    // rows that share a pass of the weights, at most those of a launch
   std::vector<Port> ports;
   std::vector<uint32_t> weight_banks;  // bank of each arena
   std::vector<uint32_t> kv_banks;

@@ -12,6 +12,7 @@
 namespace flexllm::kernels::model {
 
 constexpr double kMemoryLatency = latency::memory_read;  // first word of a burst
+constexpr double kBursts = 16;                           // of a port, under way at a time
 constexpr double kSumInterval = 2;              // cycles per word of a norm's sum of squares
 constexpr double kNormLatency = 100;            // fold, mean, square root, division
 constexpr double kStageLatency = latency::add;  // of a Hadamard stage

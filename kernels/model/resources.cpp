@@ -96,7 +96,8 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
     add_to("array", "replay tiles", arrays,
            ultra_ram(tile_words, kWordBits) * (2 * shares / linears));
   }
-  const double blocks = divide_up(static_cast<uint32_t>(rows), 16);
+  const double panels = kernel.panel < rows ? 2 : 1;
+  const double blocks = panels * divide_up(kernel.panel, 16);
   const double bank_words = blocks * inputs / 16;
   // 4 banks x 16 rows of 32 bits: two rows side by side in a URAM, or block RAM when shallow.
   add("activations", bank_words >= 4096 ? ultra_ram(bank_words, 64) * (32 * shares)
@@ -126,7 +127,10 @@ KernelResources estimate(const Accelerator& accelerator, const Kernel& kernel) {
   Resources gate = silu * silus;
   gate += block_ram(rows, 2 * kWordBits);
   add("gate with silu", gate, regions);
-  add("residual", sum(0, lanes), linears);
+  Resources residual = sum(0, lanes);
+  // Residual words of a panel, until its results come.
+  residual += ultra_ram((panels - 1) * kernel.panel * m.hidden / lanes + 32, kWordBits);
+  add("residual", residual, linears);
   Resources heads = sum(16, 8);  // RoPE of 8 floats a cycle
   heads += block_ram(rows * m.head_dim / 8, 256) * 2;
   heads += sum(4 + 8, 8, 16, 2);  // INT8 of k and v, head norms

@@ -56,7 +56,7 @@ struct OutputPlace {
 //   K     shape
 // Cycles: 2 per tile and row, and ceil(head_dim / 16) for each head that is sent: 16 outputs in two
 // cycles. Where head_dim is not a multiple of 16, up to 4 per tile and row.
-// Memory: rows * head_dim floats.
+// Memory: panel rows * head_dim floats.
 template <typename K>
 void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& tiles,
                     Stream<HeadTag>& tags, Stream<Word>& words) {
@@ -66,12 +66,11 @@ void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& ti
   constexpr uint32_t kHeadWords = K::head_dim / kFloatsPerWord;
   const uint32_t head_halves = head_dim / kFloatsPerHalf;
   const uint32_t head_words = float_words(head_dim);
-  Word low[K::rows * kHeadWords];  // half words, in the low lanes
-  Word high[K::rows * kHeadWords];
+  Word low[Panels<K>::rows * kHeadWords];  // half words, in the low lanes
+  Word high[Panels<K>::rows * kHeadWords];
 
   TileOrder at = TileOrder::first();
-  OutputPlace pass_begin = {0, 0};  // of the pass, the tile, and the next half word
-  OutputPlace tile_begin = {0, 0};
+  OutputPlace pass_begin = {0, 0};  // of the pass, and of the next half word
   OutputPlace place = {0, 0};
   TileValues tile = {};
   uint32_t part = 0;  // half word of the tile
@@ -101,7 +100,7 @@ void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& ti
     const bool whole = part % 2 == 0 && place.half % 2 == 0 && place.half + 1 < head_halves;
     const Word data = half_of(tile, part / 2);
     const Word first = low_half(data, part % 2 == 1);
-    const uint32_t word = at.row * kHeadWords + place.half / 2;
+    const uint32_t word = at.panel_row() * kHeadWords + place.half / 2;
     if (place.half % 2 == 0) low[word] = first;
     if (place.half % 2 == 1) high[word] = first;
     if (whole) high[word] = low_half(data, true);
@@ -110,7 +109,7 @@ void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& ti
       tags.write(HeadTag{at.row, place.head});
       sending = true;
       sent = 0;
-      sent_row = at.row;
+      sent_row = at.panel_row();
     }
     place.advance(taken, head_halves);
     part += taken;
@@ -118,17 +117,14 @@ void assemble_heads(const Stage stage, uint32_t head_dim, Stream<TileValues>& ti
     part = 0;
     ++done;
     const TileOrder before = at;
-    at.advance<K::arrays>(stage);
-    if (at.pass_begin != before.pass_begin) {
+    at.advance<K>(stage);
+    if (at.panel_begin != before.panel_begin) {
+      place = OutputPlace{0, 0};
       pass_begin = place;
-      tile_begin = place;
-    } else if (at.block != before.block) {
+    } else if (at.pass_begin != before.pass_begin) {
+      pass_begin = place;
+    } else if (at.row != before.row) {
       place = pass_begin;
-      tile_begin = pass_begin;
-    } else if (at.tile != before.tile) {
-      tile_begin = place;
-    } else {
-      place = tile_begin;
     }
   }
 }
@@ -210,6 +206,8 @@ inline void route_heads(uint32_t heads, uint32_t query_heads, uint32_t head_word
 }
 
 // The modules of rotate_heads, for a stage of q, k and v.
+//   K     shape
+// Cycles: as rotate_heads.
 template <typename K>
 void rotate_qkv(const Stage stage, const ModelInfo info, Stream<Word>& head_gains,
                 Stream<Word>& rope, Stream<HeadTag>& tags, Stream<Word>& words,
@@ -259,12 +257,12 @@ void rotate_heads(const Stage stage, const ModelInfo info, Stream<Word>& head_ga
 
 // Packs the heads of each row side by side: half a word may wait for the next head of its row.
 //   K     shape
-// Cycles: head_dim / 8 per head. Memory: rows half words.
+// Cycles: head_dim / 8 per head. Memory: panel rows half words.
 template <typename K>
 void pack_queries(const Stage stage, const ModelInfo info, Stream<HeadTag>& tags,
                   Stream<Word>& words, Stream<Store>& out) {
   if (stage.kind != kQkv) return;
-  Word waiting[K::rows];  // the last half word of a row's head, in the low lanes
+  Word waiting[Panels<K>::rows];  // the last half word of a row's head, in the low lanes
   const uint32_t head_halves = info.head_dim / kFloatsPerHalf;
   const uint32_t row_halves = head_halves * info.heads;
   const uint32_t row_words = float_words(info.attention());
@@ -283,14 +281,15 @@ void pack_queries(const Stage stage, const ModelInfo info, Stream<HeadTag>& tags
     }
     if (part % 2 == 0) word = words.read();
     const Word data = low_half(word, part % 2 == 1);
-    const Word front = part == 0 ? waiting[tag.row] : before;
+    const uint32_t panel_row = Panels<K>::row(tag.row);
+    const Word front = part == 0 ? waiting[panel_row] : before;
     const bool is_low = half % 2 == 0;
     if (!is_low || half + 1 == row_halves) {
       const uint32_t address = stage.result + tag.row * row_words + half / 2;
       out.write(Store{address, false,
                       is_low ? join_halves(data, zero_word()) : join_halves(front, data)});
     } else if (part + 1 == head_halves) {
-      waiting[tag.row] = data;
+      waiting[panel_row] = data;
     }
     before = data;
     ++half;
@@ -321,7 +320,7 @@ void write_kv_records(const Stage stage, const ModelInfo info, Stream<RowInfo>& 
   const uint32_t head_words = float_words(info.head_dim);
   const uint32_t scale_count = 2 * info.kv_heads;
   KvPlace place[K::rows];
-  float scales[kFloatsPerWord][K::rows * kScaleWords];  // by lane of the word that they go to
+  float scales[kFloatsPerWord][Panels<K>::rows * kScaleWords];  // by lane of their word
   HLS_PARTITION(scales, 1)
   for (uint32_t i = 0; i < stage.rows; ++i) {
     HLS_TRIPS(1, K::rows)
@@ -353,7 +352,7 @@ void write_kv_records(const Stage stage, const ModelInfo info, Stream<RowInfo>& 
       HLS_UNROLL_AHEAD
       for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
         HLS_UNROLL
-        const float value = scales[lane][tag.row * kScaleWords + w];
+        const float value = scales[lane][Panels<K>::row(tag.row) * kScaleWords + w];
         if (w * kFloatsPerWord + lane < scale_count) set_float(packed, lane, value);
       }
     } else {
@@ -366,7 +365,7 @@ void write_kv_records(const Stage stage, const ModelInfo info, Stream<RowInfo>& 
         const uint32_t head = is_value ? index - info.kv_heads : index;
         at = to.base + (is_value ? layout.values() : layout.keys()) +
              to.token * layout.token_words() + head * layout.head_words();
-        const uint32_t scale_word = tag.row * kScaleWords + index / kFloatsPerWord;
+        const uint32_t scale_word = Panels<K>::row(tag.row) * kScaleWords + index / kFloatsPerWord;
         HLS_UNROLL_AHEAD
         for (uint32_t lane = 0; lane < kFloatsPerWord; ++lane) {
           HLS_UNROLL
@@ -413,6 +412,8 @@ void write_kv_records(const Stage stage, const ModelInfo info, Stream<RowInfo>& 
 }
 
 // The modules of quantize_kv, for a stage of q, k and v.
+//   K     shape
+// Cycles: as quantize_kv.
 template <typename K, typename Stores>
 void quantize_and_write_kv(const Stage stage, const ModelInfo info, Stream<RowInfo>& rows,
                            Stream<HeadTag>& tags, Stream<Word>& words, Stores (&out)[K::kv_ports]) {
@@ -431,7 +432,7 @@ void quantize_and_write_kv(const Stage stage, const ModelInfo info, Stream<RowIn
 //   K     shape
 // Cycles: kHeadInterval * ceil(head_dim / 16) per head, 8 floats a cycle, and kHeadInterval *
 // ceil(2 kv_heads / 16) per row; at first one per row.
-// Memory: rows * (2 kv_heads floats + 16 bytes), and two heads.
+// Memory: rows * 16 bytes, panel rows * 2 kv_heads floats, and two heads.
 // DSP: 24 to quantise, and those of addresses.
 template <typename K, typename Stores>
 void quantize_kv(const Stage stage, const ModelInfo info, Stream<RowInfo>& rows,

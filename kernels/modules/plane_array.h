@@ -86,9 +86,9 @@ inline void multiply_lanes(const Word& weights, const Word& inputs, uint32_t ste
   }
 }
 
-// Where the array is in its stage: of each of its tiles and blocks of rows, the weight planes;
-// of each plane the words; of each word the activation planes; of each of these the steps of the
-// rows that the block has, and the parts of the words.
+// Where the array is in a panel of rows: of each of its tiles and blocks of rows, the weight
+// planes; of each plane the words; of each word the activation planes; of each of these the steps
+// of the rows that the block has, and the parts of the words.
 template <typename A>
 struct ArrayPosition {
   uint32_t tile;
@@ -100,8 +100,8 @@ struct ArrayPosition {
   uint32_t r0;
   uint32_t i0;
 
-  static ArrayPosition first(uint32_t tile, const Stage& stage) {
-    return ArrayPosition{tile, stage.rows, 0, 0, 0, 0, 0, 0};
+  static ArrayPosition first(uint32_t tile, uint32_t rows) {
+    return ArrayPosition{tile, rows, 0, 0, 0, 0, 0, 0};
   }
 
   bool begins_word() const { return plane == 0 && step == 0 && r0 == 0 && i0 == 0; }
@@ -111,7 +111,7 @@ struct ArrayPosition {
            r0 + A::row_parallel == kTileRows && i0 + A::input_parallel == kInputsPerWord;
   }
 
-  void advance(const Stage& stage, const Precision& precision, uint32_t words, uint32_t arrays) {
+  void advance(uint32_t rows, const Precision& precision, uint32_t words, uint32_t arrays) {
     i0 += A::input_parallel;
     if (i0 < kInputsPerWord) return;
     i0 = 0;
@@ -131,20 +131,21 @@ struct ArrayPosition {
       rows_left -= kBlockRows;
       return;
     }
-    rows_left = stage.rows;
+    rows_left = rows;
     tile += arrays;
   }
 };
 
 // Multiplies the plane words of an array's tiles by the activation words that come in step with
-// them. The sums of a group leave for each step of rows, behind the last word of the group.
+// them, panel by panel. The sums of a group leave for each step of rows, behind the last word of
+// the group.
 //   K      shape
 //   A      array
 //   array  its number: it takes the tiles array, array + arrays, ...
 // Cycles: tiles of the array * sum over the blocks of ceil(rows of the block / token_parallel) *
-// weight planes * inputs / 4 * activation planes * 32 / row_parallel * 4 / input_parallel, in one
-// loop. DSP: token_parallel * row_parallel * input_parallel / 4, twice as many if token_parallel
-// is 1. Memory: the 16 x 32 sums of a group in registers.
+// weight planes * inputs / 4 * activation planes * 32 / row_parallel * 4 / input_parallel, in a
+// loop a panel. DSP: token_parallel * row_parallel * input_parallel / 4, twice as many if
+// token_parallel is 1. Memory: the 16 x 32 sums of a group in registers.
 template <typename K, typename A>
 void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
                     Stream<Word>& activations, Stream<GroupSums<A>>& out) {
@@ -154,35 +155,39 @@ void multiply_tiles(uint32_t array, const Stage stage, Stream<Word>& weights,
   HLS_PARTITION(sums, 0)
   Word weight = zero_word();
   Word input = zero_word();
-  for (ArrayPosition<A> at = ArrayPosition<A>::first(array, stage); at.tile < stage.tiles;
-       at.advance(stage, precision, words, K::arrays)) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
-    HLS_PIPELINE(1)
-    HLS_DEPTH(latency::dsp + A::input_parallel)
-    if (at.begins_word()) {
-      weight = weights.read();
-      input = activations.read();
-    }
-    multiply_lanes<A>(weight, input, at.step, at.r0, at.i0, 4 * at.plane, at.begins_group(),
-                      sums[at.step]);
-    if (at.ends_group(words, precision.activation_planes)) {
-      GroupSums<A> group;
-      HLS_UNROLL_AHEAD
-      for (uint32_t t = 0; t < A::token_parallel; ++t) {
-        HLS_UNROLL
-        HLS_UNROLL_AHEAD
-        for (uint32_t r = 0; r < kTileRows; ++r) {
-          HLS_UNROLL
-          group.value[t][r] = sums[at.step][t][r];
-        }
+  for (uint32_t panel = 0; panel < stage.rows; panel += Panels<K>::rows) {
+    HLS_TRIPS(1, divide_up(K::rows, Panels<K>::rows))
+    const uint32_t rows = stage.rows_of_panel(panel, Panels<K>::rows);
+    for (ArrayPosition<A> at = ArrayPosition<A>::first(array, rows); at.tile < stage.tiles;
+         at.advance(rows, precision, words, K::arrays)) {
+      HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
+      HLS_PIPELINE(1)
+      HLS_DEPTH(latency::dsp + A::input_parallel)
+      if (at.begins_word()) {
+        weight = weights.read();
+        input = activations.read();
       }
-      out.write(group);
+      multiply_lanes<A>(weight, input, at.step, at.r0, at.i0, 4 * at.plane, at.begins_group(),
+                        sums[at.step]);
+      if (at.ends_group(words, precision.activation_planes)) {
+        GroupSums<A> group;
+        HLS_UNROLL_AHEAD
+        for (uint32_t t = 0; t < A::token_parallel; ++t) {
+          HLS_UNROLL
+          HLS_UNROLL_AHEAD
+          for (uint32_t r = 0; r < kTileRows; ++r) {
+            HLS_UNROLL
+            group.value[t][r] = sums[at.step][t][r];
+          }
+        }
+        out.write(group);
+      }
     }
   }
 }
 
-// Where the fold is: of each tile, block of rows, weight plane and group, the steps of rows; of
-// each of these, lane by lane, the sums of its rows in turn.
+// Where the fold is in a panel of rows: of each tile, block of rows, weight plane and group, the
+// steps of rows; of each of these, lane by lane, the sums of its rows in turn.
 template <typename A>
 struct FoldPosition {
   uint32_t tile;
@@ -192,8 +197,8 @@ struct FoldPosition {
   uint32_t step;
   uint32_t cycle;  // of the GroupSums
 
-  static FoldPosition first(uint32_t tile, const Stage& stage) {
-    return FoldPosition{tile, stage.rows, 0, 0, 0, 0};
+  static FoldPosition first(uint32_t tile, uint32_t rows) {
+    return FoldPosition{tile, rows, 0, 0, 0, 0};
   }
 
   static constexpr uint32_t chunks() { return kTileRows / ArraySteps<A>::fold_lanes; }
@@ -201,7 +206,7 @@ struct FoldPosition {
   uint32_t chunk() const { return cycle % chunks(); }
   uint32_t row() const { return step * A::token_parallel + token(); }  // of the block
 
-  void advance(const Stage& stage, const Precision& precision, uint32_t groups, uint32_t arrays) {
+  void advance(uint32_t rows, const Precision& precision, uint32_t groups, uint32_t arrays) {
     if (++cycle < ArraySteps<A>::fold_cycles) return;
     cycle = 0;
     ++step;
@@ -215,22 +220,22 @@ struct FoldPosition {
       rows_left -= kBlockRows;
       return;
     }
-    rows_left = stage.rows;
+    rows_left = rows;
     tile += arrays;
   }
 };
 
 // Folds the sums of the groups into those of the outputs: times the group's multiplier, plane by
 // plane; in the first plane the offset of the unsigned weights is taken off with the sums of q.
-// The multipliers of a tile come once and are kept for its other planes and blocks of rows.
+// The multipliers of a tile come once a panel and are kept for its other planes and blocks of rows.
 //   K          shape
 //   A          array
 //   MaxInputs  largest number of inputs of a matrix
 //   q_sums     a word for each block of rows and group, a lane a row
 // Cycles: tiles of the array * sum over the blocks of ceil(rows of the block / token_parallel) *
-// weight planes * ceil(inputs / 64) * 16, in one loop: never more than the array takes for whole
-// groups. DSP: 2 * token_parallel. Memory: 16 x 32 totals of 48 bits in 2 * token_parallel banks,
-// ceil(MaxInputs / 128) words of multipliers.
+// weight planes * ceil(inputs / 64) * 16, in a loop a panel: never more than the array takes for
+// whole groups. DSP: 2 * token_parallel. Memory: 16 x 32 totals of 48 bits in 2 * token_parallel
+// banks, ceil(MaxInputs / 128) words of multipliers.
 template <typename K, typename A, uint32_t MaxInputs>
 void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
                  Stream<Word>& q_sums, Stream<Word>& multipliers, Stream<TileSums>& out) {
@@ -251,44 +256,48 @@ void fold_groups(uint32_t array, const Stage stage, Stream<GroupSums<A>>& sums,
   HLS_PARTITION(result.value, 0)
   Word q_sum = zero_word();
   Word multiplier = zero_word();
-  for (Position at = Position::first(array, stage); at.tile < stage.tiles;
-       at.advance(stage, precision, groups, K::arrays)) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
-    HLS_PIPELINE(1)
-    HLS_DISTANCE(totals, ArraySteps<A>::fold_cycles)
-    HLS_DEPTH(latency::chip_read + latency::dsp + 1)
-    if (at.cycle == 0) {
-      group = sums.read();
-      if (at.step == 0 && at.plane == 0) q_sum = q_sums.read();
-      if (at.step == 0 && at.group % 2 == 0 && precision.grouped) {
-        if (at.rows_left == stage.rows && at.plane == 0) {
-          multiplier = multipliers.read();
-          kept[at.group / 2] = multiplier;
-        } else {
-          multiplier = kept[at.group / 2];
+  for (uint32_t panel = 0; panel < stage.rows; panel += Panels<K>::rows) {
+    HLS_TRIPS(1, divide_up(K::rows, Panels<K>::rows))
+    const uint32_t rows = stage.rows_of_panel(panel, Panels<K>::rows);
+    for (Position at = Position::first(array, rows); at.tile < stage.tiles;
+         at.advance(rows, precision, groups, K::arrays)) {
+      HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
+      HLS_PIPELINE(1)
+      HLS_DISTANCE(totals, ArraySteps<A>::fold_cycles)
+      HLS_DEPTH(latency::chip_read + latency::dsp + 1)
+      if (at.cycle == 0) {
+        group = sums.read();
+        if (at.step == 0 && at.plane == 0) q_sum = q_sums.read();
+        if (at.step == 0 && at.group % 2 == 0 && precision.grouped) {
+          if (at.rows_left == rows && at.plane == 0) {
+            multiplier = multipliers.read();
+            kept[at.group / 2] = multiplier;
+          } else {
+            multiplier = kept[at.group / 2];
+          }
         }
       }
-    }
-    const uint32_t place = at.row() * Position::chunks() + at.chunk();
-    const bool first = at.group == 0 && at.plane == 0;
-    const int32_t correction =
-        at.plane == 0 ? offset * static_cast<int32_t>(get_lane(q_sum, at.row())) : 0;
-    HLS_UNROLL_AHEAD
-    for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      HLS_UNROLL
-      const uint32_t row = at.chunk() * kLanes + lane;
-      const int32_t sum = static_cast<int32_t>(group.value[at.token()][row]);
-      const uint32_t m =
-          precision.grouped ? get_byte(multiplier, at.group % 2 * kTileRows + row) & 63u : 1u;
-      const int32_t weighted = static_cast<int32_t>(m) * ((sum << (4 * at.plane)) - correction);
-      const Accumulator before = first ? Accumulator(0) : totals[lane][place];
-      const Accumulator total = before + weighted;
-      totals[lane][place] = total;
-      result.value[row] = total;
-    }
-    if (at.group + 1 == groups && at.plane + 1 == precision.weight_planes &&
-        at.chunk() + 1 == Position::chunks() && at.row() < at.rows_left) {
-      out.write(result);
+      const uint32_t place = at.row() * Position::chunks() + at.chunk();
+      const bool first = at.group == 0 && at.plane == 0;
+      const int32_t correction =
+          at.plane == 0 ? offset * static_cast<int32_t>(get_lane(q_sum, at.row())) : 0;
+      HLS_UNROLL_AHEAD
+      for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        HLS_UNROLL
+        const uint32_t row = at.chunk() * kLanes + lane;
+        const int32_t sum = static_cast<int32_t>(group.value[at.token()][row]);
+        const uint32_t m =
+            precision.grouped ? get_byte(multiplier, at.group % 2 * kTileRows + row) & 63u : 1u;
+        const int32_t weighted = static_cast<int32_t>(m) * ((sum << (4 * at.plane)) - correction);
+        const Accumulator before = first ? Accumulator(0) : totals[lane][place];
+        const Accumulator total = before + weighted;
+        totals[lane][place] = total;
+        result.value[row] = total;
+      }
+      if (at.group + 1 == groups && at.plane + 1 == precision.weight_planes &&
+          at.chunk() + 1 == Position::chunks() && at.row() < at.rows_left) {
+        out.write(result);
+      }
     }
   }
 }

@@ -36,7 +36,7 @@ void add_residual(const Stage stage, Stream<TileValues>& tiles, Stream<Word>& re
       }
       out.write(Store{stage.result + at.row * words + word, false, sum});
     }
-    if (half == 1) at.advance<K::arrays>(stage);
+    if (half == 1) at.advance<K>(stage);
   }
   out.write(end_of_stores());
 }
@@ -48,7 +48,7 @@ constexpr uint32_t kSiluDepth = latency::exp + latency::add + latency::divide + 
 //   K      shape
 //   Lanes  outputs a cycle: 1, 2, 4, 8 or 16
 // Cycles: 1 + 32 / Lanes for a gate tile and its up tile.
-// Memory: rows * 32 floats. DSP: 55 * Lanes, and a divider each.
+// Memory: panel rows * 32 floats. DSP: 55 * Lanes, and a divider each.
 template <typename K, uint32_t Lanes = 4>
 void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>& out) {
   static_assert(Lanes > 0 && kFloatsPerWord % Lanes == 0, "a word is whole steps");
@@ -56,7 +56,7 @@ void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>&
   constexpr uint32_t kSteps = kTileRows / Lanes;
   constexpr uint32_t kStepsOfWord = kFloatsPerWord / Lanes;
   const uint32_t words = stage.result_words();
-  TileValues gates[K::rows];
+  TileValues gates[Panels<K>::rows];
   TileOrder at = TileOrder::first();
   TileValues gate = {};
   TileValues up = {};
@@ -69,10 +69,10 @@ void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>&
     HLS_DEPTH(kSiluDepth + latency::multiply)
     bool last = true;
     if (at.tile % 2 == 0) {
-      gates[at.row] = tiles.read();
+      gates[at.panel_row()] = tiles.read();
     } else {
       if (step == 0) {
-        gate = gates[at.row];
+        gate = gates[at.panel_row()];
         up = tiles.read();
       }
       if (step % kStepsOfWord == 0) word = zero_word();
@@ -91,7 +91,7 @@ void gate_with_silu(const Stage stage, Stream<TileValues>& tiles, Stream<Store>&
       step = last ? 0 : step + 1;
     }
     if (last) {
-      at.advance<K::arrays>(stage);
+      at.advance<K>(stage);
       ++done;
     }
   }
@@ -122,7 +122,7 @@ void store_logits(const Stage stage, Stream<RowInfo>& rows, Stream<TileValues>& 
     if (half == 0) tile = tiles.read();
     const uint32_t word = 2 * at.tile + half;
     out.write(Store{stage.result + slot[at.row] * words + word, false, half_of(tile, half)});
-    if (half == 1) at.advance<K::arrays>(stage);
+    if (half == 1) at.advance<K>(stage);
   }
   out.write(end_of_stores());
 }

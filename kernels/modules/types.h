@@ -3,6 +3,8 @@
 // Shape (template parameter K of most modules): the sizes that a build of a kernel is made for. A
 // struct of constexpr uint32_t:
 //   rows, hidden, ffn, heads, kv_heads, head_dim, context, vocab   maxima of a launch
+//   panel_rows   rows that all tiles of a matrix are multiplied by before the next rows; a power of
+//                two from 16 on if a launch may have more
 //   weight_streams, weight_ports   arenas, and AXI ports that they are dealt to
 //   arrays                         that the tiles of a matrix are dealt to
 //   kv_streams, kv_ports           likewise for KV pages
@@ -111,10 +113,10 @@ struct Stage {
 
   bool normalized() const { return kind == kQkv || kind == kGateUp || kind == kLmHead; }
   bool residual_added() const { return kind == kOutput || kind == kDown; }
-  uint32_t blocks() const { return divide_up(rows, kBlockRows); }
-  uint32_t rows_of_block(uint32_t block) const {
-    const uint32_t left = rows - block * kBlockRows;
-    return left < kBlockRows ? left : kBlockRows;
+  // Rows of the panel that begins at row `begin`: at most `most`; 0 behind the last row.
+  uint32_t rows_of_panel(uint32_t begin, uint32_t most) const {
+    const uint32_t left = begin < rows ? rows - begin : 0u;
+    return left < most ? left : most;
   }
   TileLayout tile() const { return TileLayout{inputs, Precision::decode(precision)}; }
   // Words of an output row in scratch.
@@ -131,32 +133,51 @@ struct TileValues {
   float value[kTileRows];
 };
 
-// Where in a matrix the next TileValues belongs: for each pass over the arrays, block of rows and
-// array, the rows of the block. For each row, tiles ascend.
+// Whether the rows of a launch may be more than a panel: then two of them are kept, one that is
+// multiplied and one that comes in.
+template <typename K>
+struct Panels {
+  static_assert(K::panel_rows >= K::rows ||
+                    (K::panel_rows % kBlockRows == 0 && (K::panel_rows & (K::panel_rows - 1)) == 0),
+                "a panel is whole blocks of rows, and a power of two");
+  static constexpr uint32_t kept = K::panel_rows < K::rows ? 2 : 1;
+  static constexpr uint32_t rows = K::panel_rows < K::rows ? K::panel_rows : K::rows;
+  // Row of its panel that a row of the launch is.
+  static constexpr uint32_t row(uint32_t of_launch) {
+    return kept == 1 ? of_launch : of_launch % rows;
+  }
+};
+
+// Where in a matrix the next TileValues belongs: for each panel, pass over the arrays and row, the
+// tiles of the pass. So the words of a row that leave one after the other lie side by side.
 struct TileOrder {
   uint32_t tile;
   uint32_t row;
 
-  uint32_t pass_begin;  // first tile of the pass
-  uint32_t block;
+  uint32_t pass_begin;   // first tile of the pass
+  uint32_t panel_begin;  // first row of the panel
 
   static TileOrder first() { return TileOrder{0, 0, 0, 0}; }
 
-  // The next pair; at most stage.tiles * stage.rows - 1 times.
-  template <uint32_t Arrays>
+  // Row of the panel.
+  uint32_t panel_row() const { return row - panel_begin; }
+
+  // The next pair; at most stage.tiles * stage.rows times.
+  template <typename K>
   void advance(const Stage& stage) {
-    ++row;
-    if (row < block * kBlockRows + stage.rows_of_block(block)) return;
-    row = block * kBlockRows;
     ++tile;
-    if (tile < pass_begin + Arrays && tile < stage.tiles) return;
-    ++block;
-    if (block == stage.blocks()) {
-      block = 0;
-      pass_begin += Arrays;
-    }
-    row = block * kBlockRows;
+    if (tile < pass_begin + K::arrays && tile < stage.tiles) return;
     tile = pass_begin;
+    ++row;
+    if (row < stage.rows && row < panel_begin + Panels<K>::rows) return;
+    row = panel_begin;
+    pass_begin += K::arrays;
+    tile = pass_begin;
+    if (pass_begin < stage.tiles) return;
+    panel_begin += Panels<K>::rows;
+    pass_begin = 0;
+    tile = 0;
+    row = panel_begin;
   }
 };
 

@@ -40,6 +40,8 @@ inline Arenas<PortShare<K>::arenas> arenas_of_port(const Arenas<K::weight_stream
 
 // Reads `tiles` tiles that lie one behind the other in an arena, and deals them to the arrays of a
 // port in turn, from its array `slot` on.
+//   K     shape
+// Cycles: one per word.
 template <typename K, typename Parameters, typename Multipliers, typename Planes>
 inline void load_run(const Word* arena, uint32_t begin, uint32_t tiles, const TileLayout layout,
                      uint32_t slot, Parameters (&parameters)[PortShare<K>::arrays],
@@ -70,12 +72,12 @@ inline void load_run(const Word* arena, uint32_t begin, uint32_t tiles, const Ti
   }
 }
 
-// Reads the tiles of one port, each for its array: scales, weight sums and bias to `parameters`,
-// group multipliers to `multipliers`, planes to `planes`.
+// Reads the tiles of one port once for each panel of rows, each for its array: scales, weight sums
+// and bias to `parameters`, group multipliers to `multipliers`, planes to `planes`.
 //   K       shape
 //   arenas  those of the port: arenas_of_port()
-// Cycles: words of the port's tiles, one a cycle. A port with one arena reads a matrix as one
-// burst; one with several reads a burst a tile, and waits once more for the memory at each.
+// Cycles: panels * words of the port's tiles, one a cycle. A port with one arena reads a matrix as
+// one burst; one with several reads a burst a tile, and waits once more for the memory at each.
 template <typename K, typename Parameters, typename Multipliers, typename Planes>
 void load_tiles(const Arenas<PortShare<K>::arenas> arenas, uint32_t port, const Stage stage,
                 Parameters (&parameters)[PortShare<K>::arrays],
@@ -83,27 +85,30 @@ void load_tiles(const Arenas<PortShare<K>::arenas> arenas, uint32_t port, const 
                 Planes (&planes)[PortShare<K>::arrays]) {
   constexpr uint32_t kArenas = PortShare<K>::arenas;
   const TileLayout layout = stage.tile();
-  if (kArenas == 1) {
-    const uint32_t tiles = (stage.tiles + K::weight_ports - 1 - port) / K::weight_ports;
-    load_run<K>(arenas.at[0], stage.weights, tiles, layout, 0, parameters, multipliers, planes);
-    return;
-  }
-  uint32_t begin = stage.weights;
-  uint32_t arena = 0;
-  uint32_t slot = 0;
-  for (uint32_t tile = port; tile < stage.tiles; tile += K::weight_ports) {
-    HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
-    HLS_UNROLL_AHEAD
-    for (uint32_t i = 0; i < kArenas; ++i) {
-      HLS_UNROLL
-      if (i == arena) {
-        load_run<K>(arenas.at[i], begin, 1, layout, slot, parameters, multipliers, planes);
-      }
+  const uint32_t tiles = (stage.tiles + K::weight_ports - 1 - port) / K::weight_ports;
+  for (uint32_t panel = 0; panel < stage.rows; panel += Panels<K>::rows) {
+    HLS_TRIPS(1, divide_up(K::rows, Panels<K>::rows))
+    if (kArenas == 1) {
+      load_run<K>(arenas.at[0], stage.weights, tiles, layout, 0, parameters, multipliers, planes);
+      continue;
     }
-    slot = slot + 1 == PortShare<K>::arrays ? 0 : slot + 1;
-    if (++arena == kArenas) {
-      arena = 0;
-      begin += layout.words();
+    uint32_t begin = stage.weights;
+    uint32_t arena = 0;
+    uint32_t slot = 0;
+    for (uint32_t tile = 0; tile < tiles; ++tile) {
+      HLS_TRIPS(1, row_tiles(K::vocab) / K::weight_ports)
+      HLS_UNROLL_AHEAD
+      for (uint32_t i = 0; i < kArenas; ++i) {
+        HLS_UNROLL
+        if (i == arena) {
+          load_run<K>(arenas.at[i], begin, 1, layout, slot, parameters, multipliers, planes);
+        }
+      }
+      slot = slot + 1 == PortShare<K>::arrays ? 0 : slot + 1;
+      if (++arena == kArenas) {
+        arena = 0;
+        begin += layout.words();
+      }
     }
   }
 }
@@ -124,10 +129,10 @@ void forward_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<W
   }
 }
 
-// Keeps the planes of each tile of an array on chip and sends them once for every block of rows, so
-// that the arenas are read once per launch. While a tile is sent the next is loaded: the arrays of
-// a port one after the other, each in its share of the time, word by word at an even pace, so that
-// a port as slow as that holds no array back.
+// Keeps the planes of each tile of an array on chip and sends them once for every block of a
+// panel's rows, so that the arenas are read once per panel. While a tile is sent the next is
+// loaded, that of the next panel too: the arrays of a port one after the other, each in its share
+// of the time, word by word at an even pace, so that a port as slow as that holds no array back.
 //   K         shape
 //   MaxWords  plane words of the largest tile
 // Cycles, in one loop: the first tile's words; then for each tile words * blocks, or, if the port
@@ -136,21 +141,27 @@ void forward_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<W
 template <typename K, uint32_t MaxWords>
 void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Word>& out) {
   constexpr uint32_t kShares = PortShare<K>::arrays;
+  constexpr uint32_t kBlocks = divide_up(Panels<K>::rows, kBlockRows);
   const TileLayout layout = stage.tile();
   const uint32_t words = layout.words() - layout.planes();
-  const uint32_t pace = stage.blocks() > kShares ? stage.blocks() : kShares;  // kShares words in it
-  const uint32_t turn = array / K::weight_ports * words * pace / kShares;
+  const uint32_t place = array / K::weight_ports;
   Word kept[2][MaxWords];
   HLS_PARTITION(kept, 1)
   HLS_URAM(kept)
   uint32_t tile = array;     // that is loaded
+  uint32_t panel = 0;        // first row of the panel that it is loaded for
   uint32_t bank = 0;         // that it goes to
   uint32_t wait = 0;         // iterations until it is loaded
+  uint32_t pace = kShares;   // iterations in which the arrays of the port load a word each
   uint32_t credit = 0;       // of the pace
   uint32_t loaded = 0;       // words of it
   uint32_t sent = 0;         // words of the other bank, in this block
   uint32_t blocks_left = 0;  // of rows, that the other bank is still sent for
-  while (tile < stage.tiles || blocks_left > 0) {
+  bool loads = array < stage.tiles;
+  // Of an array that has no tile in the last pass: the port's next tiles are for the others, which
+  // have no room before that pass.
+  const bool pauses = stage.tiles % K::arrays != 0 && array >= stage.tiles % K::arrays;
+  while (loads || blocks_left > 0) {
     HLS_TRIPS(1, row_tiles(K::vocab) / K::arrays * K::hidden)
     HLS_PIPELINE(1)
     HLS_DEPTH(latency::chip_read)
@@ -162,23 +173,29 @@ void replay_tiles(uint32_t array, const Stage stage, Stream<Word>& in, Stream<Wo
         --blocks_left;
       }
     }
-    if (tile < stage.tiles) {
-      credit += kShares;
-      if (wait > 0) {
-        --wait;
-        credit = 0;
-      } else if (loaded < words && (credit >= pace || !sends)) {
-        credit = sends ? credit - pace : 0;
-        kept[bank][loaded] = in.read();
-        ++loaded;
-      }
-      if (loaded == words && blocks_left == 0) {
-        tile += K::arrays;
-        bank = 1 - bank;
-        wait = turn;
-        credit = 0;
-        loaded = 0;
-        blocks_left = stage.blocks();
+    if (!loads || (sends && pauses && tile == array)) continue;
+    credit += kShares;
+    if (wait > 0) {
+      --wait;
+      credit = 0;
+    } else if (loaded < words && (credit >= pace || !sends)) {
+      credit = sends ? credit - pace : 0;
+      kept[bank][loaded] = in.read();
+      ++loaded;
+    }
+    if (loaded == words && blocks_left == 0) {
+      const bool whole = panel + Panels<K>::rows <= stage.rows;
+      blocks_left = whole ? kBlocks : divide_up(stage.rows - panel, kBlockRows);
+      pace = blocks_left > kShares ? blocks_left : kShares;
+      wait = place * words * pace / kShares;
+      credit = 0;
+      bank = 1 - bank;
+      loaded = 0;
+      tile += K::arrays;
+      if (tile >= stage.tiles) {
+        tile = array;
+        panel += Panels<K>::rows;
+        loads = panel < stage.rows;
       }
     }
   }

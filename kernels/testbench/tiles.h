@@ -12,18 +12,15 @@ struct TilePlace {
   uint32_t row;
 };
 
-// Which tile of which row comes when: of each pass over the arrays, block of 16 rows and array the
-// rows, for all rows of a panel before the next.
+// Which tile of which row comes when: of each panel, pass over the arrays and row the tiles.
 template <typename K>
 std::vector<TilePlace> tile_places(const Stage& stage) {
   std::vector<TilePlace> places;
   for (uint32_t panel = 0; panel < stage.rows; panel += K::panel_rows) {
     for (uint32_t pass = 0; pass < stage.tiles; pass += K::arrays) {
-      for (uint32_t block = panel; block < panel + K::panel_rows; block += kBlockRows) {
+      for (uint32_t row = panel; row < panel + K::panel_rows && row < stage.rows; ++row) {
         for (uint32_t tile = pass; tile < pass + K::arrays && tile < stage.tiles; ++tile) {
-          for (uint32_t row = block; row < block + kBlockRows && row < stage.rows; ++row) {
-            places.push_back(TilePlace{tile, row});
-          }
+          places.push_back(TilePlace{tile, row});
         }
       }
     }

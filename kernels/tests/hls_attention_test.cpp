@@ -18,6 +18,7 @@ namespace {
 
 struct Shape {
   static constexpr uint32_t rows = 12;
+  static constexpr uint32_t panel_rows = 12;
   static constexpr uint32_t heads = 6;
   static constexpr uint32_t kv_heads = 3;
   static constexpr uint32_t head_dim = 80;

@@ -1,4 +1,6 @@
 // Testbenches of the way of q, k and v from tiles to scratch and pages.
+#include <algorithm>
+
 #include "kernels/modules/heads.h"
 #include "kernels/tests/module_bench.h"
 #include "kernels/tests/module_time.h"
@@ -7,7 +9,8 @@ namespace flexllm::kernels {
 namespace {
 
 struct HeadShape {
-  static constexpr uint32_t rows = 20;
+  static constexpr uint32_t rows = 60;
+  static constexpr uint32_t panel_rows = 32;
   static constexpr uint32_t heads = 6;
   static constexpr uint32_t kv_heads = 4;
   static constexpr uint32_t head_dim = 64;
@@ -22,21 +25,20 @@ constexpr uint32_t kHeadDims[] = {8u, 16u, 24u, 40u, 48u, 64u};
 // Tiles of a matrix with `outputs` rows in the order in which the arrays deliver them: output o of
 // row r is 1000 r + o; padding is -1.
 void send_tiles(const Stage& stage, Stream<TileValues>& out) {
-  for (uint32_t pass = 0; pass * HeadShape::arrays < stage.tiles; ++pass) {
-    for (uint32_t block = 0; block < stage.blocks(); ++block) {
-      for (uint32_t port = 0; port < HeadShape::arrays; ++port) {
-        const uint32_t tile = pass * HeadShape::arrays + port;
-        if (tile >= stage.tiles) continue;
-        for (uint32_t i = 0; i < stage.rows_of_block(block); ++i) {
-          TileValues values;
-          for (uint32_t r = 0; r < kTileRows; ++r) {
-            const uint32_t output = tile * kTileRows + r;
-            values.value[r] = output < stage.outputs
-                                  ? static_cast<float>(1000 * (block * kBlockRows + i) + output)
-                                  : -1.0f;
-          }
-          out.write(values);
-        }
+  const auto send = [&](uint32_t tile, uint32_t row) {
+    TileValues values;
+    for (uint32_t r = 0; r < kTileRows; ++r) {
+      const uint32_t output = tile * kTileRows + r;
+      values.value[r] = output < stage.outputs ? static_cast<float>(1000 * row + output) : -1.0f;
+    }
+    out.write(values);
+  };
+  for (uint32_t panel = 0; panel < stage.rows; panel += HeadShape::panel_rows) {
+    const uint32_t panel_end = std::min(panel + HeadShape::panel_rows, stage.rows);
+    for (uint32_t pass = 0; pass < stage.tiles; pass += HeadShape::arrays) {
+      const uint32_t pass_end = std::min(pass + HeadShape::arrays, stage.tiles);
+      for (uint32_t row = panel; row < panel_end; ++row) {
+        for (uint32_t tile = pass; tile < pass_end; ++tile) send(tile, row);
       }
     }
   }
@@ -48,7 +50,7 @@ TEST(AssembleHeads, CutsEveryRowIntoItsHeads) {
     const uint32_t heads = 14;
     Stage stage = {};
     stage.kind = kQkv;
-    stage.rows = 19;  // a full block and a part of one
+    stage.rows = 51;  // a panel of two blocks; a block and a part of one
     stage.outputs = heads * head_dim;
     stage.tiles = row_tiles(stage.outputs);
     Fifo<TileValues, 1> tiles("tiles");

@@ -14,6 +14,7 @@ constexpr uint32_t kPlaneWords = 2 * kInputs / kInputsPerWord;
 
 struct Streaming {  // one block, a port per arena
   static constexpr uint32_t rows = 16;
+  static constexpr uint32_t panel_rows = 16;
   static constexpr uint32_t weight_streams = 3;
   static constexpr uint32_t weight_ports = 3;
   static constexpr uint32_t arrays = 3;
@@ -30,6 +31,7 @@ struct Sharing : Streaming {  // two arrays to a port with one arena
 };
 struct Replaying : Streaming {  // several blocks, two arenas to a port
   static constexpr uint32_t rows = 48;
+  static constexpr uint32_t panel_rows = 48;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 2;
   static constexpr uint32_t arrays = 2;
@@ -38,6 +40,14 @@ struct ReplayingInTurn : Replaying {  // three arrays to the only port, four are
   static constexpr uint32_t weight_ports = 1;
   static constexpr uint32_t arrays = 3;
   static constexpr uint32_t output_parallel = 1;
+};
+struct Panelled : ReplayingInTurn {  // up to four panels of a block, or two of two
+  static constexpr uint32_t rows = 64;
+  static constexpr uint32_t panel_rows = 16;
+};
+struct WidePanels : Replaying {
+  static constexpr uint32_t rows = 64;
+  static constexpr uint32_t panel_rows = 32;
 };
 template <uint32_t Tokens, uint32_t Rows, uint32_t Inputs>
 struct Array {
@@ -102,7 +112,7 @@ void run_case(std::mt19937& random, uint32_t rows, uint32_t outputs, uint32_t in
       const float y = reference_linear(m, exact_sum(m, x.q[at.row], o), x.scale[at.row], o);
       ASSERT_EQ(bits_of(values.value[r]), bits_of(y)) << "output " << o << ", row " << at.row;
     }
-    at.advance<K::arrays>(stage);
+    at.advance<K>(stage);
   }
   EXPECT_TRUE(tiles.empty());
 }
@@ -139,6 +149,11 @@ TEST(Linear, ReplaysTilesForEveryBlock) {
 
 TEST(Linear, LoadsTheTilesOfArraysInTurn) {
   run_precisions<ReplayingInTurn, Array<16, 32, 4>>(5, {1, 16, 17, 31, 33, 48});
+}
+
+TEST(Linear, PanelsPassByInTurn) {
+  run_precisions<Panelled, Array<16, 32, 4>>(6, {1, 16, 17, 32, 33, 63, 64});
+  run_precisions<WidePanels, Array<8, 32, 2>>(7, {1, 31, 32, 33, 48, 64});
 }
 
 TEST(Linear, ForwardsTilesUnchanged) {

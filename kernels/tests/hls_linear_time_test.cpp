@@ -16,6 +16,7 @@ struct Common {
 };
 struct Decode : Common {  // one block of rows, a port to an array
   static constexpr uint32_t rows = 16;
+  static constexpr uint32_t panel_rows = 16;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 4;
   static constexpr uint32_t arrays = 4;
@@ -23,6 +24,7 @@ struct Decode : Common {  // one block of rows, a port to an array
 };
 struct Prefill : Common {  // several blocks, a port to three arrays
   static constexpr uint32_t rows = 96;
+  static constexpr uint32_t panel_rows = 96;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 1;
   static constexpr uint32_t arrays = 3;
@@ -159,6 +161,33 @@ TEST(LinearTime, ASlowPortHoldsNoPrefillArrayBack) {
 TEST(LinearTime, FewPrefillRowsAreReadAtTheRateOfThePort) {
   const TileLayout w4 = {1024, kW4A4};
   EXPECT_NEAR((cycles_per_pass<Prefill, Array<16, 32, 4>>(16, 1024, kW4A4)), 3 * w4.words(), 1);
+}
+
+struct Panels128 : Prefill {
+  static constexpr uint32_t rows = 512;
+  static constexpr uint32_t panel_rows = 128;
+};
+
+// Rows come in while the panel before is multiplied: only the first is waited for.
+TEST(LinearTime, APanelMoreTakesTheArraysOwnTime) {
+  typedef Array<16, 32, 4> A;
+  constexpr uint32_t kTiles = 16 * Panels128::arrays;
+  for (const Precision precision : {kW4A4, kW8A8}) {
+    constexpr double bytes = 43.3;
+    const Report two = matrix_time<Panels128, A>(256, 1024, kTiles, precision, bytes);
+    const Report four = matrix_time<Panels128, A>(512, 1024, kTiles, precision, bytes);
+    const double expected = 2 * 16.0 * array_cycles<A>(128, 1024, precision);
+    EXPECT_NEAR(static_cast<double>(four.cycles - two.cycles), expected, 0.003 * expected);
+  }
+}
+
+// An array may have a tile less in every panel, and the last panel fewer rows.
+TEST(LinearTime, PanelsOfAnyShapeEnd) {
+  for (const uint32_t tiles : {1u, 2u, 3u, 7u, 8u, 9u}) {
+    for (const uint32_t rows : {128u, 129u, 300u}) {
+      matrix_time<Panels128, Array<16, 32, 4>>(rows, 128, tiles, kW4A4, 43.3);
+    }
+  }
 }
 
 // With few inputs the sums of all arrays come faster than they are dequantised.

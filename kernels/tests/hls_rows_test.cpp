@@ -143,7 +143,7 @@ TEST(QuantizeRows, EqualsTheContractForEverySize) {
 
 // Tiles of `outputs` outputs in the order in which arrays deliver them; element i of a row is
 // value(row, i), padding -1.
-template <uint32_t Arrays, typename Value>
+template <typename K, typename Value>
 void send_tiles(const Stage& stage, uint32_t outputs, const Value& value, Stream<TileValues>& out) {
   TileOrder at = TileOrder::first();
   for (uint32_t i = 0; i < stage.tiles * stage.rows; ++i) {
@@ -153,12 +153,13 @@ void send_tiles(const Stage& stage, uint32_t outputs, const Value& value, Stream
       tile.value[r] = output < outputs ? value(at.row, output) : -1.0f;
     }
     out.write(tile);
-    at.template advance<Arrays>(stage);
+    at.advance<K>(stage);
   }
 }
 
 struct GateShape {
-  static constexpr uint32_t rows = 20;
+  static constexpr uint32_t rows = 40;
+  static constexpr uint32_t panel_rows = 16;
   static constexpr uint32_t ffn = 256;
   static constexpr uint32_t hidden = 256;
   static constexpr uint32_t arrays = 3;
@@ -170,7 +171,7 @@ void gate_rows(uint32_t size) {
   std::mt19937 random(size);
   Stage stage = {};
   stage.kind = kGateUp;
-  stage.rows = 19;
+  stage.rows = 35;
   stage.outputs = size;
   stage.tiles = gate_up_tiles(size);
   stage.result = 7;
@@ -182,7 +183,7 @@ void gate_rows(uint32_t size) {
   }
   Fifo<TileValues, 1> tiles("tiles");
   Fifo<Store, 1> stores("stores");
-  send_tiles<GateShape::arrays>(
+  send_tiles<GateShape>(
       stage, kTileRows * stage.tiles,
       [&](uint32_t row, uint32_t output) {
         const uint32_t i = output / (2 * kTileRows) * kTileRows + output % kTileRows;
@@ -212,25 +213,38 @@ TEST(GateWithSilu, EqualsTheFormulaWithAnyLanes) {
   }
 }
 
+// Reads rows of 36 inputs, the last first, and residuals to add.
 TEST(AddResidual, AddsTheWordsThatAreThere) {
   Stage stage = {};
   stage.kind = kDown;
-  stage.rows = 18;
+  stage.rows = 37;
+  stage.inputs = 36;
   stage.outputs = 68;
   stage.tiles = row_tiles(68);
+  stage.input = stage.rows * float_words(68);
+  Fifo<uint32_t, 1> rows("rows");
+  Fifo<Word, 1> inputs("inputs");
   Fifo<TileValues, 1> tiles("tiles");
   Fifo<Word, 1> residuals("residuals");
   Fifo<Store, 1> stores("stores");
-  std::vector<Word> scratch(stage.rows * float_words(68));
+  std::vector<Word> scratch(stage.rows * (float_words(68) + float_words(36)));
   for (uint32_t i = 0; i < scratch.size() * kFloatsPerWord; ++i) {
     set_float(scratch[i / kFloatsPerWord], i % kFloatsPerWord, static_cast<float>(i));
   }
-  send_tiles<GateShape::arrays>(
+  send_tiles<GateShape>(
       stage, 68, [](uint32_t row, uint32_t i) { return static_cast<float>(1000 * row + i); },
       tiles);
-  read_residuals<GateShape>(scratch.data(), stage, residuals);
+  for (uint32_t i = 0; i < stage.rows; ++i) rows.write(stage.rows - 1 - i);
+  read_listed<GateShape>(scratch.data(), stage, rows, inputs, residuals);
+  for (uint32_t i = 0; i < stage.rows; ++i) {
+    for (uint32_t w = 0; w < float_words(36); ++w) {
+      const uint32_t at = stage.input + (stage.rows - 1 - i) * float_words(36) + w;
+      ASSERT_EQ(get_float(inputs.read(), 0), get_float(scratch[at], 0));
+    }
+  }
+  EXPECT_TRUE(inputs.empty() && rows.empty());
   add_residual<GateShape>(stage, tiles, residuals, stores);
-  std::vector<uint32_t> written(scratch.size(), 0);
+  std::vector<uint32_t> written(stage.rows * float_words(68), 0);
   for (Store store = stores.read(); !store.last; store = stores.read()) {
     ++written[store.address];
     const uint32_t row = store.address / float_words(68);

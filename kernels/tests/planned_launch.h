@@ -42,6 +42,7 @@ inline void add_ports(model::Kernel& kernel, const char* family, int count, int 
     kernel.heads = k::heads;                                      \
     kernel.kv = k::kv;                                            \
     kernel.outputs = k::outputs;                                  \
+    kernel.panel = k::panel;                                      \
     kernel.weight_banks.resize(accelerator::weight_streams);      \
     kernel.kv_banks.resize(accelerator::kv_streams);              \
     add_ports(kernel, "w", k::weight_ports, k::weight_port_bits); \

@@ -5,7 +5,7 @@
 namespace flexllm::kernels {
 
 uint32_t run_small_prefill_temporal(const twin::Buffers& buffers) {
-  return csim::run<TemporalComposition<SmallPrefill, WideArray>>(buffers);
+  return csim::run<TemporalComposition<SmallPanels, WideArray>>(buffers);
 }
 
 }  // namespace flexllm::kernels

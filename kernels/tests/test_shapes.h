@@ -20,6 +20,7 @@ struct SmallMaxima {
 // Decode: a port per stream, one block of rows, rows attend one by one.
 struct SmallDecode : SmallMaxima {
   static constexpr uint32_t rows = 16;
+  static constexpr uint32_t panel_rows = 16;
   static constexpr uint32_t weight_streams = 4;
   static constexpr uint32_t weight_ports = 4;
   static constexpr uint32_t arrays = 4;
@@ -36,6 +37,7 @@ struct SmallDecode : SmallMaxima {
 // Prefill: several arenas and arrays to a port, several blocks of rows, odd numbers of them.
 struct SmallPrefill : SmallMaxima {
   static constexpr uint32_t rows = 80;
+  static constexpr uint32_t panel_rows = 80;
   static constexpr uint32_t weight_streams = 6;
   static constexpr uint32_t weight_ports = 3;
   static constexpr uint32_t arrays = 6;
@@ -46,6 +48,11 @@ struct SmallPrefill : SmallMaxima {
   static constexpr uint32_t head_parallel = 4;
   static constexpr uint32_t kv_parallel = 8;
   static constexpr uint32_t output_parallel = 4;
+};
+
+// The same by panels: the third is not full.
+struct SmallPanels : SmallPrefill {
+  static constexpr uint32_t panel_rows = 32;
 };
 
 struct NarrowArray {

@@ -1,6 +1,7 @@
 // The linear layers as dataflow regions.
 #pragma once
 
+#include "kernels/hls/storage.h"
 #include "kernels/modules/activations.h"
 #include "kernels/modules/dequantize.h"
 #include "kernels/modules/hadamard.h"
@@ -44,21 +45,21 @@ struct TilePath<K, Inputs, false> {
   }
 };
 
-// A matrix times rows of floats: quantised rows stay on chip, weights pass by once, and each tile
-// is multiplied by one of the arrays. Tiles leave in TileOrder.
+// A matrix times rows of floats: quantised rows stay on chip by panels, weights pass by once a
+// panel, and each tile is multiplied by one of the arrays. Tiles leave in TileOrder.
 //   K       shape
 //   A       array
 //   Inputs  most inputs of its matrices: sizes the memories
 // Streams hold what lets each task run on while others catch up: parameters and multipliers of two
 // tiles, since the second is loaded while the first is multiplied; the group sums of a block of
-// rows; its sums.
+// rows; its sums; the scales of a panel that comes in while the one before is multiplied.
 template <typename K, typename A, uint32_t Inputs>
 void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage, Stream<Word>& rows,
                      Stream<TileValues>& tiles) {
   constexpr uint32_t kArrays = PortShare<K>::arrays;  // of a port; array a is on port a mod ports
   HLS_DATAFLOW("multiply_matrix");
   Fifo<Word, 32> quantized("quantized");
-  Fifo<AsymmetricScale, 4> scales("scales");
+  Fifo<AsymmetricScale, (Panels<K>::kept - 1) * Panels<K>::rows + 4> scales("scales");
   Fifo<Word, 16> parameters[K::weight_ports][kArrays];
   Fifo<Word, 2 * divide_up(Inputs / kGroupInputs, 2)> multipliers[K::weight_ports][kArrays];
   Fifo<Word, 64> loaded[K::weight_ports][kArrays];
@@ -114,12 +115,15 @@ void run_linear(const Word* desc, const Word* model, const Word* scratch_in, Wor
                 const Arenas<K::weight_streams> weights, const PageArenas<K::kv_streams> pages,
                 const LaunchInfo launch, const ModelInfo info, const Stage stage) {
   HLS_DATAFLOW("run_linear");
-  Fifo<RowInfo, 4> rows_in("rows_in");
+  Fifo<uint32_t, K::rows> rows_in("rows_in");
   Fifo<RowInfo, 4> rows_out("rows_out");
   Fifo<RowInfo, 4> rows_kv("rows_kv");
   Fifo<RowInfo, 4> rows_logits("rows_logits");
   Fifo<Word, 32> inputs("inputs");
-  Fifo<Word, 32> residuals("residuals");
+  // Those of a panel: its results come late, and the rows of the next panel are read behind them.
+  constexpr uint32_t kResiduals = (Panels<K>::kept - 1) * Panels<K>::rows * float_words(K::hidden);
+  Fifo<Word, kResiduals + 32> residuals("residuals");
+  HLS_URAM_FIFO(residuals)
   Fifo<Word, 4> gains("gains");
   Fifo<Word, 4> head_gains("head_gains");
   Fifo<Word, 4> rope("rope");

@@ -34,6 +34,7 @@ template <typename Build>
 struct PrefillShape : CommonShape<Build> {
   static constexpr uint32_t logits_parallel = 1;
   static constexpr uint32_t rows = Build::prefill_rows;
+  static constexpr uint32_t panel_rows = Build::panel;
   static constexpr uint32_t attention_rows = prefill_attention_rows(Build::tp);
 };
 
@@ -41,6 +42,7 @@ template <typename Build>
 struct DecodeShape : CommonShape<Build> {
   static constexpr uint32_t logits_parallel = decode_logits_lanes(Build::outputs);
   static constexpr uint32_t rows = Build::batch;
+  static constexpr uint32_t panel_rows = Build::panel;
   static constexpr uint32_t attention_rows = 1;
 };
 

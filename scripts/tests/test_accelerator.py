@@ -165,6 +165,11 @@ class Wrong(unittest.TestCase):
         refused("decode", {"bp": 24}, "24 arrays are no multiple of the 16 weight ports")
         refused("prefill", {"outputs": 5}, "5 does not divide 32")
         refused("prefill", {"heads": 0}, "at least 1")
+        refused("prefill", {"panel": 1024}, "1024 is more than the 512 rows of a launch")
+        refused("prefill", {"panel": 96}, "96 is no power of two from 16 on")
+        refused("decode", {"panel": 8}, "8 is no power of two from 16 on")
+        self.assert_refused(lambda c: c["kernels"]["prefill"].update(composition="spatial"),
+                            "kernels.prefill.parallelism.panel", "keeps all rows")
         refused("prefill", {"ffn": 3}, "not a known key")
         self.assert_refused(lambda c: c["kernels"]["decode"]["parallelism"].pop("kv"),
                             "kernels.decode.parallelism.kv", "is missing")
