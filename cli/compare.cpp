@@ -154,8 +154,9 @@ std::string to_svg(const nlohmann::json& report, std::vector<double> divergence)
     y += kHeight + 16;
   };
   const auto errors = report["layer_error"].get<std::vector<double>>();
-  chart("Relative RMS error of the residual stream: 0 behind the embedding, n behind layer n",
-        errors, [&](size_t i) { return fmt::format("{}: {:.4f}", i, errors[i]); });
+  chart(
+      "Relative RMS error of the residual stream: 0 behind the embedding, n behind the n-th layer",
+      errors, [&](size_t i) { return fmt::format("{}: {:.4f}", i, errors[i]); });
   std::ranges::sort(divergence);
   std::vector<double> percentiles;
   for (size_t percent = 0; percent < 100; ++percent) {
