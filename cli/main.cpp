@@ -20,7 +20,7 @@ constexpr Subcommand kSubcommands[] = {
     {"quantize", "Pack a checkpoint for a card", add_quantize},
     {"learn-rotations", "Learn the rotations that suit a checkpoint and a scheme",
      add_learn_rotations},
-    {"perplexity", "Measure how well a model on the card predicts a text", add_perplexity},
+    {"perplexity", "Measure how well a model predicts a text", add_perplexity},
     {"compare", "Measure how far a model is from another on a text", add_compare},
     {"plan", "Model the speed and size of an accelerator", add_plan},
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
