@@ -33,12 +33,12 @@ namespace fs = std::filesystem;
 using Windows = std::vector<std::vector<uint32_t>>;
 
 std::string read_text(const fs::path& path) {
+  std::error_code error;
   std::ifstream file(path, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file || !fs::is_regular_file(path)) {
+  if (!file || !fs::is_regular_file(path, error)) {
     throw Failure(kUsage, "--calibration: cannot read " + path.string());
   }
-  return text;
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 Windows windows_of_text(const fs::path& model, const CalibrationOptions& options) {

@@ -20,8 +20,10 @@ bool is_gptq(const RoundingOptions& options) {
 quantizer::GptqSettings settings_of(const RoundingOptions& options) {
   quantizer::GptqSettings settings;
   if (options.damping) settings.damping = double{*options.damping};
-  if (options.activation_order) settings.order = quantizer::GptqOptions::Order::descending;
-  settings.sweeps = options.sweeps;
+  if (options.order != "descending" && options.order != "natural") {
+    throw Failure(kUsage, "--gptq-order must be descending or natural");
+  }
+  if (options.order == "natural") settings.order = quantizer::GptqOptions::Order::natural;
   return settings;
 }
 
@@ -33,16 +35,14 @@ void add_rounding_options(OptionTable& table, RoundingOptions& options) {
   add_calibration_options(table, options.calibration);
   table.add("gptq-damping", options.damping, 1e-6f, 100,
             "Added to the Hessian's diagonal, in units of its mean; absent: 0.01");
-  table.add("gptq-activation-order", options.activation_order,
-            "Round the weights of the largest inputs first");
-  table.add("gptq-sweeps", options.sweeps, 0, 100,
-            "Then round every weight again, given all others, so many times");
+  table.add("gptq-order", options.order,
+            "Inputs are rounded 'descending', the largest first, or as they stand: 'natural'");
 }
 
 std::string rounding_key(const RoundingOptions& options) {
   if (!is_gptq(options)) return {};
-  return fmt::format("gptq {} {} {} {}", settings_of(options).damping, options.activation_order,
-                     options.sweeps, calibration_key(options.calibration));
+  return fmt::format("gptq {} {} {}", settings_of(options).damping, options.order,
+                     calibration_key(options.calibration));
 }
 
 quantizer::PackOptions::MakeRounder make_rounder(const RoundingOptions& options,

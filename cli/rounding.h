@@ -18,8 +18,7 @@ struct RoundingOptions {
   std::string method = "rtn";
   CalibrationOptions calibration;
   std::optional<float> damping;  // absent: 0.01
-  bool activation_order = false;
-  uint32_t sweeps = 0;
+  std::string order = "descending";
 };
 
 void add_rounding_options(OptionTable& table, RoundingOptions& options);

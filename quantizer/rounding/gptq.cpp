@@ -141,25 +141,6 @@ class Tile {
     }
   }
 
-  // With all other weights as they are, the error e H e^T is least where e_k meets -(e H)_k / H_kk.
-  void sweep() {
-    const size_t inputs = weights_.cols();
-    for (size_t begin = 0; begin < inputs; begin += options_.block) {
-      const size_t count = std::min<size_t>(options_.block, inputs - begin);
-      Matrix slopes(rows_.size(), count);
-      multiply(slopes, errors_, problem_.hessian.view().part(0, inputs, begin, count), workers_);
-      for (size_t r = 0; r < rows_.size(); ++r) {
-        const std::span<float> row = slopes.row(r);
-        for (size_t k = begin; k < begin + count; ++k) {
-          const float before = errors_(r, k);
-          const double now = double{weights_(r, k)} - before;
-          const float error = place(r, k, now + row[k - begin] / problem_.hessian(k, k));
-          if (error != before) add_scaled(row, problem_.hessian, k, begin, error - before);
-        }
-      }
-    }
-  }
-
  private:
   // Rounds `target` for input k of row r; returns what is missing from the true weight.
   float place(size_t r, size_t k, double target) {
@@ -214,7 +195,6 @@ std::vector<QuantizedRow> gptq(ConstView weights, ConstView hessian, const GptqO
     }
     Tile tile(weights.row_range(first, count), part, problem, options, workers);
     tile.round();
-    for (uint32_t s = 0; s < options.sweeps; ++s) tile.sweep();
     for (QuantizedRow& row : part) set_weight_sum(row);
   });
   return rows;

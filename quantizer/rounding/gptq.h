@@ -22,8 +22,7 @@ struct GptqOptions {
   bool grouped = false;
   uint32_t block = 128;   // inputs whose corrections are made one by one; only speed depends on it
   double damping = 0.01;  // added to the diagonal of the Hessian, in units of its mean
-  Order order = Order::natural;
-  uint32_t sweeps = 0;  // then: rounds every weight again so many times, given all others
+  Order order = Order::descending;
 };
 
 // `weights` is [outputs][inputs]; `hessian` is X^T X over the inputs x (rows of X) that the matrix

@@ -21,8 +21,7 @@ std::string key_of(const GptqSettings& settings, const GptqRounder::Windows& win
   }
   std::ostringstream key;
   key << "gptq damping " << settings.damping
-      << (settings.order == GptqOptions::Order::descending ? " descending" : " natural")
-      << " sweeps " << settings.sweeps << " text "
+      << (settings.order == GptqOptions::Order::descending ? " descending" : " natural") << " text "
       << formats::to_hex(formats::sha256(std::as_bytes(std::span(all))));
   return key.str();
 }
@@ -168,8 +167,7 @@ GptqOptions GptqRounder::options(const MatrixPrecision& precision) const {
   return {.bits = precision.weight_bits,
           .grouped = precision.grouped,
           .damping = settings_.damping,
-          .order = settings_.order,
-          .sweeps = settings_.sweeps};
+          .order = settings_.order};
 }
 
 FloatOptions float_options(const Scheme& scheme, uint32_t layers) {

@@ -16,8 +16,7 @@ namespace flexllm::quantizer {
 
 struct GptqSettings {
   double damping = 0.01;
-  GptqOptions::Order order = GptqOptions::Order::natural;
-  uint32_t sweeps = 0;
+  GptqOptions::Order order = GptqOptions::Order::descending;
 };
 
 // Keeps the residual stream of the calibration text in memory, beside what gptq() needs for the
