@@ -28,7 +28,7 @@
 namespace flexllm::quantizer {
 
 struct LearnOptions {
-  uint32_t steps = 60;
+  uint32_t steps = 150;
   double angle = 0.03;  // radians of the first step; it falls to 0 in a straight line
   double momentum = 0.9;
   uint32_t rows = 256;         // of activations, of a matrix; spread over the text
