@@ -15,7 +15,7 @@ TEST_F(EngineTest, StatesItsLimits) {
   const auto engine = open();
   ASSERT_NE(engine, nullptr);
   const EngineLimits& limits = engine->limits();
-  EXPECT_EQ(limits.max_prefill_rows, 256u);
+  EXPECT_EQ(limits.max_prefill_rows, 512u);
   EXPECT_EQ(limits.max_batch, 16u);
   EXPECT_EQ(limits.max_logits_rows, 256u);
   EXPECT_EQ(limits.context_length, 512u);

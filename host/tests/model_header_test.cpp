@@ -45,7 +45,7 @@ TEST_F(MemoryMapFile, IsRead) {
   EXPECT_EQ(map->accelerator, "u280-combined");
   EXPECT_EQ(map->weight_streams, 16u);
   EXPECT_EQ(map->kv_streams, 8u);
-  EXPECT_EQ(map->maxima.prefill_rows, 256u);
+  EXPECT_EQ(map->maxima.prefill_rows, 512u);
   ASSERT_NE(map->kernel("decode"), nullptr);
   EXPECT_EQ(map->kernel("recall"), nullptr);
   const KernelMap& decode = *map->kernel("decode");

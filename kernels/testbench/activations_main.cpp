@@ -1,6 +1,6 @@
 // Testbench of activations_top: the words that each array gets, against plain loops.
 #include "kernels/testbench/matrix.h"
-#include "kernels/testbench/shapes.h"
+#include "kernels/testbench/tiles.h"
 
 using namespace flexllm::kernels;
 
@@ -21,19 +21,22 @@ static void run(uint32_t rows, uint32_t tiles, uint32_t inputs, const Precision&
   Queue<Word> q_sums[BenchShape::arrays];
   send_quantized(x, quantized);
   activations_top(stage, quantized, out, q_sums);
+  const auto compare_block = [&](uint32_t array, uint32_t block) {
+    for (uint32_t plane = 0; plane < precision.weight_planes; ++plane) {
+      for (uint32_t w = 0; w < inputs / kInputsPerWord; ++w) {
+        differences.compare_words("activations", w, activation_word(x, block, w),
+                                  out[array].read());
+      }
+    }
+    for (uint32_t group = 0; group < divide_up(inputs, kGroupInputs); ++group) {
+      differences.compare_words("sums of q", group, group_word(x, block, group),
+                                q_sums[array].read());
+    }
+  };
   for (uint32_t array = 0; array < BenchShape::arrays; ++array) {
-    for (uint32_t tile = array; tile < tiles; tile += BenchShape::arrays) {
-      for (uint32_t block = 0; block < rows; block += kBlockRows) {
-        for (uint32_t plane = 0; plane < precision.weight_planes; ++plane) {
-          for (uint32_t w = 0; w < inputs / kInputsPerWord; ++w) {
-            differences.compare_words("activations", w, activation_word(x, block, w),
-                                      out[array].read());
-          }
-        }
-        for (uint32_t group = 0; group < divide_up(inputs, kGroupInputs); ++group) {
-          differences.compare_words("sums of q", group, group_word(x, block, group),
-                                    q_sums[array].read());
-        }
+    for (const uint32_t panel : panels_of<BenchShape>(rows)) {
+      for (uint32_t tile = array; tile < tiles; tile += BenchShape::arrays) {
+        for (const uint32_t block : blocks_of<BenchShape>(panel, rows)) compare_block(array, block);
       }
     }
     differences.expect_empty("out", out[array].empty());

@@ -18,9 +18,11 @@ static void run(uint32_t rows, uint32_t outputs, bool bias, std::mt19937& random
   Queue<AsymmetricScale> scales("scales");
   Queue<TileValues> out("out");
   for (const AsymmetricScale& scale : x.scale) scales.write(scale);
-  for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
-    for (uint32_t w = 0; w < m.layout().multipliers(); ++w) {
-      parameters[tile % BenchShape::arrays][0].write(tile_word(m, tile, w));
+  for (size_t panel = 0; panel < panels_of<BenchShape>(rows).size(); ++panel) {
+    for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
+      for (uint32_t w = 0; w < m.layout().multipliers(); ++w) {
+        parameters[tile % BenchShape::arrays][0].write(tile_word(m, tile, w));
+      }
     }
   }
   std::vector<Floats> expected;

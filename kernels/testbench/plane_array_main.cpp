@@ -1,6 +1,6 @@
 // Testbench of plane_array_top: matrices of every precision times rows, exact, against plain loops.
 #include "kernels/testbench/matrix.h"
-#include "kernels/testbench/shapes.h"
+#include "kernels/testbench/tiles.h"
 
 using namespace flexllm::kernels;
 
@@ -19,33 +19,41 @@ static void run(uint32_t rows, uint32_t outputs, uint32_t inputs, const Precisio
   Queue<Word> q_sums("q_sums");
   Queue<Word> multipliers("multipliers");
   Queue<TileSums> out("out");
-  for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
-    for (uint32_t w = layout.multipliers(); w < layout.planes(); ++w) {
-      multipliers.write(tile_word(m, tile, w));
+  const auto send_block = [&](uint32_t tile, uint32_t block) {
+    for (uint32_t w = layout.planes(); w < layout.words(); ++w) {
+      weights.write(tile_word(m, tile, w));
+      activations.write(activation_word(x, block, (w - layout.planes()) % layout.plane_words()));
     }
-    for (uint32_t block = 0; block < rows; block += kBlockRows) {
-      for (uint32_t w = layout.planes(); w < layout.words(); ++w) {
-        weights.write(tile_word(m, tile, w));
-        activations.write(activation_word(x, block, (w - layout.planes()) % layout.plane_words()));
+    for (uint32_t group = 0; group < layout.groups(); ++group) {
+      q_sums.write(group_word(x, block, group));
+    }
+  };
+  for (const uint32_t panel : panels_of<BenchShape>(rows)) {
+    for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
+      for (uint32_t w = layout.multipliers(); w < layout.planes(); ++w) {
+        multipliers.write(tile_word(m, tile, w));
       }
-      for (uint32_t group = 0; group < layout.groups(); ++group) {
-        q_sums.write(group_word(x, block, group));
-      }
+      for (const uint32_t block : blocks_of<BenchShape>(panel, rows)) send_block(tile, block);
     }
   }
   plane_array_top(stage, weights, activations, q_sums, multipliers, out);
-  for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
-    for (uint32_t row = 0; row < rows; ++row) {
-      const TileSums sums = out.read();
-      for (uint32_t r = 0; r < kTileRows; ++r) {
-        const uint32_t output = tile * kTileRows + r;
-        const int64_t expected = exact_sum(m, x.q[row], output);
-        const auto actual = static_cast<int64_t>(sums.value[r]);
-        differences.compare_bits("sum", inputs, output, static_cast<uint32_t>(expected),
-                                 static_cast<uint32_t>(actual));
-        differences.compare_bits("upper half of sum", inputs, output,
-                                 static_cast<uint32_t>(expected >> 32),
-                                 static_cast<uint32_t>(actual >> 32));
+  const auto compare_row = [&](uint32_t tile, uint32_t row) {
+    const TileSums sums = out.read();
+    for (uint32_t r = 0; r < kTileRows; ++r) {
+      const uint32_t output = tile * kTileRows + r;
+      const int64_t expected = exact_sum(m, x.q[row], output);
+      const auto actual = static_cast<int64_t>(sums.value[r]);
+      differences.compare_bits("sum", inputs, output, static_cast<uint32_t>(expected),
+                               static_cast<uint32_t>(actual));
+      differences.compare_bits("upper half of sum", inputs, output,
+                               static_cast<uint32_t>(expected >> 32),
+                               static_cast<uint32_t>(actual >> 32));
+    }
+  };
+  for (const uint32_t panel : panels_of<BenchShape>(rows)) {
+    for (uint32_t tile = 0; tile < stage.tiles; ++tile) {
+      for (uint32_t row = panel; row < panel + BenchShape::panel_rows && row < rows; ++row) {
+        compare_row(tile, row);
       }
     }
   }

@@ -9,7 +9,7 @@ namespace kernels {
 
 struct BenchShape {
   static constexpr uint32_t rows = 32;
-  static constexpr uint32_t panel_rows = 32;
+  static constexpr uint32_t panel_rows = 16;
   static constexpr uint32_t hidden = 192;
   static constexpr uint32_t ffn = 192;
   static constexpr uint32_t heads = 6;

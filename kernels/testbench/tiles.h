@@ -7,6 +7,22 @@
 namespace flexllm {
 namespace kernels {
 
+// The first rows of the panels of a launch, and of the blocks of a panel.
+template <typename K>
+std::vector<uint32_t> panels_of(uint32_t rows) {
+  std::vector<uint32_t> begins;
+  for (uint32_t row = 0; row < rows; row += K::panel_rows) begins.push_back(row);
+  return begins;
+}
+template <typename K>
+std::vector<uint32_t> blocks_of(uint32_t panel, uint32_t rows) {
+  std::vector<uint32_t> begins;
+  for (uint32_t row = panel; row < rows && row < panel + K::panel_rows; row += kBlockRows) {
+    begins.push_back(row);
+  }
+  return begins;
+}
+
 struct TilePlace {
   uint32_t tile;
   uint32_t row;
@@ -16,7 +32,7 @@ struct TilePlace {
 template <typename K>
 std::vector<TilePlace> tile_places(const Stage& stage) {
   std::vector<TilePlace> places;
-  for (uint32_t panel = 0; panel < stage.rows; panel += K::panel_rows) {
+  for (const uint32_t panel : panels_of<K>(stage.rows)) {
     for (uint32_t pass = 0; pass < stage.tiles; pass += K::arrays) {
       for (uint32_t row = panel; row < panel + K::panel_rows && row < stage.rows; ++row) {
         for (uint32_t tile = pass; tile < pass + K::arrays && tile < stage.tiles; ++tile) {

@@ -1,6 +1,6 @@
 // Testbench of weights_top: every word of the tiles of each array, planes once a block of rows.
 #include "kernels/testbench/matrix.h"
-#include "kernels/testbench/shapes.h"
+#include "kernels/testbench/tiles.h"
 
 using namespace flexllm::kernels;
 
@@ -21,17 +21,19 @@ static void run(uint32_t rows, uint32_t outputs, uint32_t inputs, const Precisio
   Queue<Word> planes[OnePort::arrays];
   weights_top(arenas[0].data(), arenas[1].data(), stage, parameters, multipliers, planes);
   for (uint32_t array = 0; array < OnePort::arrays; ++array) {
-    for (uint32_t tile = array; tile < stage.tiles; tile += OnePort::arrays) {
-      const auto compare = [&](const char* what, uint32_t begin, uint32_t end,
-                               Stream<Word>& words) {
-        for (uint32_t w = begin; w < end; ++w) {
-          differences.compare_words(what, w, tile_word(m, tile, w), words.read());
+    const auto compare = [&](const char* what, uint32_t tile, uint32_t begin, uint32_t end,
+                             Stream<Word>& words) {
+      for (uint32_t w = begin; w < end; ++w) {
+        differences.compare_words(what, w, tile_word(m, tile, w), words.read());
+      }
+    };
+    for (const uint32_t panel : panels_of<OnePort>(rows)) {
+      for (uint32_t tile = array; tile < stage.tiles; tile += OnePort::arrays) {
+        compare("parameters", tile, 0, layout.multipliers(), parameters[array]);
+        compare("multipliers", tile, layout.multipliers(), layout.planes(), multipliers[array]);
+        for (size_t block = 0; block < blocks_of<OnePort>(panel, rows).size(); ++block) {
+          compare("planes", tile, layout.planes(), layout.words(), planes[array]);
         }
-      };
-      compare("parameters", 0, layout.multipliers(), parameters[array]);
-      compare("multipliers", layout.multipliers(), layout.planes(), multipliers[array]);
-      for (uint32_t block = 0; block < rows; block += kBlockRows) {
-        compare("planes", layout.planes(), layout.words(), planes[array]);
       }
     }
     differences.expect_empty("parameters", parameters[array].empty());

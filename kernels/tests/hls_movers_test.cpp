@@ -118,6 +118,10 @@ TEST(Movers, StoresOfTheModuleOfTheKindReachScratch) {
   }
 }
 
+struct OnePanel : BenchShape {
+  static constexpr uint32_t panel_rows = rows;
+};
+
 TEST(Movers, AllRowsComeWithTheirResidualsInTileOrder) {
   Stage stage = {};
   stage.kind = kOutput;
@@ -131,23 +135,17 @@ TEST(Movers, AllRowsComeWithTheirResidualsInTileOrder) {
       numbered_words(stage.residual + stage.rows * float_words(stage.outputs));
   Fifo<Word, 1> inputs("inputs");
   Fifo<Word, 1> residuals("residuals");
-  read_all<BenchShape>(scratch.data(), stage, inputs, residuals);
+  read_all<OnePanel>(scratch.data(), stage, inputs, residuals);
   for (uint32_t w = 0; w < stage.rows * float_words(40); ++w) {
     expect_number(stage.input + w, inputs.read());
   }
-  for (const TilePlace& at : tile_places<BenchShape>(stage)) {
+  for (const TilePlace& at : tile_places<OnePanel>(stage)) {
     for (uint32_t word = 2 * at.tile; word < 2 * at.tile + 2 && word < float_words(68); ++word) {
       expect_number(stage.residual + at.row * float_words(68) + word, residuals.read());
     }
   }
   EXPECT_TRUE(inputs.empty() && residuals.empty());
 }
-
-// What list_stage tells read_listed of a row.
-template <typename T>
-T told_of_row(void (*)(const Word*, const Word*, LaunchInfo, ModelInfo, Stage, Stream<T>&,
-                       Stream<RowInfo>&, Stream<Word>&, Stream<Word>&, Stream<Word>&));
-typedef decltype(told_of_row(&list_stage<BenchShape>)) ToldOfRow;
 
 // Rows 0 .. 4 of two sequences in turn, of which those with odd numbers want logits.
 struct ListedLaunch {
@@ -189,7 +187,7 @@ TEST(Movers, AStageGetsItsGainsItsRowsWithTheirPagesAndTheirRopeRows) {
     stage.gain = 3;
     stage.q_norm = 11;
     stage.k_norm = 20;
-    Fifo<ToldOfRow, 1> read("read");
+    Fifo<uint32_t, 1> read("read");
     Fifo<RowInfo, 1> listed("listed");
     Fifo<Word, 1> inputs("inputs");
     Fifo<Word, 1> residuals("residuals");
