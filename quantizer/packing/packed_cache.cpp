@@ -54,11 +54,11 @@ std::string fingerprint(const fs::path& checkpoint) {
 }
 
 CachedModel find_packed(const fs::path& checkpoint, const PackOptions& options) {
-  const std::string key = fingerprint(checkpoint) + options.scheme.name() + '\n' +
-                          std::to_string(options.rotation_seed) + '\n' + options.rounding + '\n' +
-                          std::to_string(options.streams) + '\n' +
-                          std::to_string(options.max_context) + '\n' +
-                          std::to_string(formats::kPackedContractVersion);
+  std::string key = fingerprint(checkpoint) + options.scheme.name() + '\n' +
+                    std::to_string(options.rotation_seed) + '\n' + options.rounding + '\n' +
+                    std::to_string(options.streams) + '\n' + std::to_string(options.max_context) +
+                    '\n' + std::to_string(formats::kPackedContractVersion);
+  if (!options.rotations.empty()) key += '\n' + digest(options.rotations);
   const std::string stem = fs::canonical(checkpoint).stem().string() + "." + options.scheme.label();
   CachedModel model;
   model.path =

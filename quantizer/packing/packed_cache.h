@@ -22,7 +22,7 @@ struct CachedModel {
   bool present = false;
 };
 
-// The name depends on the checkpoint's fingerprint(), on the scheme, the rotations' seed,
+// The name depends on the checkpoint's fingerprint(), on the scheme, the rotations and their seed,
 // `rounding`, the streams, the context and the contract version; `rounder` itself is not asked.
 CachedModel find_packed(const std::filesystem::path& checkpoint, const PackOptions& options);
 
