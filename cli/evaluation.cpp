@@ -1,11 +1,15 @@
 #include "cli/evaluation.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <bit>
+#include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <system_error>
 
 #include "cli/exit_code.h"
 #include "cli/model.h"
@@ -13,6 +17,8 @@
 
 namespace flexllm::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Protocol {
   const char* name;
@@ -146,6 +152,42 @@ Perplexity ratio_of(std::span<const double> log_probabilities, std::span<const d
   std::vector<double> differences(log_probabilities.size());
   std::ranges::transform(log_probabilities, reference, differences.begin(), std::minus<>());
   return through_exp(differences);
+}
+
+void check_losses_path(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) {
+    throw Failure(kUsage, fmt::format("--losses: there is no folder {}", folder.string()));
+  }
+  if (fs::is_directory(path, error)) {
+    throw Failure(kUsage, fmt::format("--losses: {} is a folder", path.string()));
+  }
+}
+
+void save_losses(const fs::path& path, std::span<const double> log_probabilities) {
+  static_assert(std::endian::native == std::endian::little);
+  std::vector<float> losses(log_probabilities.size());
+  std::ranges::transform(log_probabilities, losses.begin(),
+                         [](double value) { return static_cast<float>(-value); });
+  const fs::path aside = fmt::format("{}.{}", path.string(), ::getpid());
+  errno = 0;
+  std::ofstream file(aside, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(losses.data()),
+             static_cast<std::streamsize>(losses.size() * sizeof(float)));
+  file.close();
+  std::error_code error;
+  if (!file) {
+    error = std::error_code(errno, std::generic_category());
+  } else {
+    fs::rename(aside, path, error);
+  }
+  if (!file || error) {
+    std::error_code ignored;
+    fs::remove(aside, ignored);
+    throw Failure(kFailed, fmt::format("--losses: cannot write {}: {}", path.string(),
+                                       error ? error.message() : "the disk took only a part"));
+  }
 }
 
 }  // namespace flexllm::cli

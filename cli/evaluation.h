@@ -66,4 +66,12 @@ Perplexity perplexity_of(std::span<const double> log_probabilities);
 // error is that of the paired differences, far smaller than what the two errors suggest.
 Perplexity ratio_of(std::span<const double> log_probabilities, std::span<const double> reference);
 
+// Whether losses can be written there, as far as can be known before: so that a long run does not
+// end in vain. Throws Failure (kUsage).
+void check_losses_path(const std::filesystem::path& path);
+
+// The negative log-probability of every predicted token in order, one binary32 (little-endian)
+// each and nothing else. Written aside and renamed. Throws Failure (kFailed), and leaves nothing.
+void save_losses(const std::filesystem::path& path, std::span<const double> log_probabilities);
+
 }  // namespace flexllm::cli

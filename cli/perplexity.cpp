@@ -31,6 +31,7 @@ struct PerplexityOptions {
   bool no_float = false;
   std::string requantize;
   uint32_t threads = 0;
+  std::filesystem::path losses;
   bool json = false;
   OptionTable table;
 };
@@ -231,6 +232,7 @@ int perplexity(PerplexityOptions& options) {
   const auto format = block_format_of(options);
   const ModelFile model = open_model(options.model.model);
   check(options, model);
+  if (!options.losses.empty()) check_losses_path(options.losses);
   const std::vector<ScoredWindow> windows = windows_of(model, options.text);
 
   std::optional<Figure> quantized, plain;
@@ -244,6 +246,9 @@ int perplexity(PerplexityOptions& options) {
   }
   if (model.checkpoint && !options.no_float) {
     plain = run_in_float("in float", options, *model.checkpoint, windows);
+  }
+  if (!options.losses.empty()) {
+    save_losses(options.losses, (quantized ? *quantized : *plain).log_probabilities);
   }
   report(options, model, quantized, plain);
   return kOk;
@@ -265,6 +270,9 @@ Run add_perplexity(CLI::App& app) {
             "(q4_0, q4_1, q8_0; embedding and lm_head q8_0), in binary32");
   table.add("threads", options->threads, 0, 1024,
             "Of what is computed in binary32; 0: the processors that the process may use");
+  table.add("losses", options->losses,
+            "Also write the negative log-probability of every predicted token: binary32, "
+            "little-endian, in order; of the checkpoint in binary32 with --float alone");
   table.add("json", options->json, "Report as JSON on stdout");
   table.attach(app);
   return [options] { return perplexity(*options); };

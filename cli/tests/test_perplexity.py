@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pathlib
+import resource
 import subprocess
 
 import numpy as np
@@ -119,6 +120,51 @@ def test_requantize_is_the_model_with_rounded_weights(folder, text, weights, ids
     paired = ratio * np.std(there - here, ddof=1) / math.sqrt(len(here))
     assert got["over_float_stderr"] == pytest.approx(paired, rel=1e-3)
     assert report(folder, "--requantize", "q4_0", "--no-float", *window)["ppl_float"] is None
+
+
+def losses_of(path):
+    return np.fromfile(path, "<f4").astype(float)
+
+
+def test_losses_are_those_of_the_figure(folder, text, weights, ids, tmp_path):
+    file = tmp_path / "losses"
+    window = ["--window", 200, "--tokens", 200, "--text", text, "--losses", file]
+    got = report(folder, "--float", *window)
+    np.testing.assert_allclose(losses_of(file), -FloatModel(weights).logprobs(ids[:200]), atol=1e-4)
+    plain = losses_of(file)
+    got = report(folder, "--requantize", "q4_0", *window)  # replaces it
+    assert math.exp(losses_of(file).mean()) == pytest.approx(got["ppl"], rel=1e-6)
+    ratio = math.exp((losses_of(file) - plain).mean())
+    assert got["over_float"] == pytest.approx(ratio - 1, abs=1e-5)
+    assert sorted(path.name for path in tmp_path.glob("losses*")) == ["losses"]
+
+
+def test_losses_of_the_card(folder, text, tmp_path):
+    file = tmp_path / "losses"
+    model = tmp_path / "packed.safetensors"
+    subprocess.run([BUILD / "flexllm", "quantize", folder, "--scheme", "w8a8kv8-lm8", "-o", model],
+                   check=True, capture_output=True)
+    got = report(model, "--text", text, "--window", 64, "--losses", file, "--device", "emulated")
+    assert len(losses_of(file)) == got["tokens"]
+    assert math.exp(losses_of(file).mean()) == pytest.approx(got["ppl"], rel=1e-6)
+
+
+def test_losses_that_cannot_be_written(folder, text, tmp_path):
+    for path, word in ((tmp_path / "no" / "losses", "there is no folder"), (tmp_path, "is a folder")):
+        done = flexllm(folder, "--text", text, "--float", "--losses", path)
+        assert done.returncode == 2 and word in done.stderr and str(tmp_path) in done.stderr
+        assert done.stdout == ""
+    file = tmp_path / "losses"
+    file.write_bytes(b"before")
+    done = subprocess.run(
+        [BUILD / "flexllm", "perplexity", folder, "--text", text, "--float", "--window", "200",
+         "--losses", file],
+        capture_output=True, text=True, check=False, restore_signals=False,  # SIGXFSZ stays ignored
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)))
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"--losses: cannot write {file}: File too large" in done.stderr
+    assert file.read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.glob("losses*")) == ["losses"]
 
 
 def test_threads_change_no_bit(folder, text):
