@@ -16,6 +16,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,15 +75,19 @@ def all_cells(mixed: list[Path]) -> list[Cell]:
             for step, words, rotations, method, learned, base in STEPS:
                 cells.append(Cell(f"{linears}-{step}", section, weights, words, f"{linears}kv8-lm8{rotations}",
                                   method, learned, base=base and f"{linears}-{base}"))  # fmt: skip
-            if linears == "w8a8":
-                cells.append(Cell("w8a8-plain-p8", section, weights, "to nearest, no rotation, 8-bit probabilities",
-                                  "w8a8kv8-lm8-p8", base="w8a8-plain"))  # fmt: skip
+                if cells[-1].name == "w8a8-plain":
+                    cells.append(Cell("w8a8-plain-p8", section, weights, f"{words}, 8-bit probabilities",
+                                      "w8a8kv8-lm8-p8", base="w8a8-plain"))  # fmt: skip
     for path in mixed:
         for step, words, _, method, learned, base in STEPS:
             if step in ("rotated", "rotated-gptq", "learned-gptq"):
                 before = base if base != "rtn" else ""
                 cells.append(Cell(f"{path.stem}-{step}", SECTIONS[4], path.stem, words, scheme_in(path), method,
                                   learned, base=before and f"{path.stem}-{before}"))  # fmt: skip
+    names = [cell.name for cell in cells]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise Stop(USAGE, f"--mixed: there are two cells {twice}; give the file another name")
     return cells
 
 
@@ -99,16 +104,29 @@ def scheme_in(path: Path) -> str:
 class Bench:
     """Runs the program, and knows where the files of a cell lie."""
 
-    def __init__(self, program: Path, work: Path, text: Path | None, tokens: int):
-        self.program, self.text, self.tokens, self.work = program, text, tokens, work
-        self.cells = work / f"cells-{tokens or 'all'}"
-        self.text_sha256 = ""
+    def __init__(self, options: argparse.Namespace, tokens: int, text_sha256: str = ""):
+        self.program, self.text, self.work = options.program, options.text, options.work
+        self.tokens, self.text_sha256 = tokens, text_sha256
+        self.cells = self.work / f"cells-{tokens or 'all'}"
+        self.lock = None
+
+    def take(self):
+        """Makes the folder ours until this process and what it started have ended."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            self.lock = open(self.work / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stop(FAILED, f"another run is busy in {self.work}") from None
+        except OSError as error:
+            raise Stop(FAILED, f"--work: cannot write to {self.work}: {error.strerror}") from error
 
     def run(self, *arguments: object, failure: str) -> str:
         """Its stdout; progress goes to our stderr."""
         command = [str(self.program), *map(str, arguments)]
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False,
+                                  pass_fds=[self.lock.fileno()])  # fmt: skip
         except OSError as error:
             raise Stop(FAILED, f"cannot run {self.program}: {error.strerror}") from error
         if done.returncode != 0:
@@ -124,28 +142,40 @@ class Bench:
     def measured(self, cell: Cell) -> Measured | None:
         """None where it is not, or not wholly."""
         try:
-            record = json.loads(self.record(cell).read_text(encoding="utf-8"))
+            read = json.loads(self.record(cell).read_text(encoding="utf-8"))
+            record = {key: read[key] for key in ("scheme", "ppl", "predictions", "text_sha256", "date")}
             losses = array.array("f", self.losses(cell).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise Stop(FAILED, f"{self.record(cell)}: {error}; remove it, and the cell is measured again") from error
-        if record["predictions"] != len(losses):
-            return None
+            if record["predictions"] != len(losses):
+                return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Stop(FAILED, f"{self.record(cell)} is damaged ({error}): measure it --again") from error
         if record["scheme"] != cell.scheme:
-            raise Stop(FAILED, f"{self.record(cell)} is of scheme {record['scheme']}, not {cell.scheme}; remove it")
+            raise Stop(FAILED, f"{self.record(cell)} is of scheme {record['scheme']}: measure it --again")
         if self.text_sha256 and record["text_sha256"] != self.text_sha256:
             raise Stop(USAGE, f"{self.cells} was measured on another text than --text; give another --work")
         return Measured(cell, record, losses)
 
+    def packed(self, cell: Cell) -> Path:
+        return self.work / "packed" / f"{cell.name}.safetensors"
+
+    def rotations(self, cell: Cell) -> Path:
+        return self.work / "rotations" / f"{cell.name}.safetensors"
+
+    def forget(self, cell: Cell):
+        for path in (*self.work.glob(f"cells-*/{cell.name}.json"), *self.work.glob(f"cells-*/{cell.name}.f32"),
+                     self.packed(cell), self.rotations(cell)):  # fmt: skip
+            path.unlink(missing_ok=True)
+
     def pack(self, cell: Cell) -> Path:
         """Files are written aside and renamed by the program: one that is there is whole."""
-        packed = self.work / "packed" / f"{cell.name}.safetensors"
+        packed = self.packed(cell)
         if packed.exists():
             return packed
         rotations = []
         if cell.learned:
-            learned = self.work / "rotations" / f"{cell.name}.safetensors"
+            learned = self.rotations(cell)
             if not learned.exists():
                 learned.parent.mkdir(exist_ok=True)
                 self.run("learn-rotations", "default", "--scheme", cell.scheme, "--json", "-o", learned,
@@ -206,19 +236,6 @@ def chosen(cells: list[Cell], patterns: list[str]) -> list[Cell]:
     return [cell for cell in cells if not patterns or any(fnmatch.fnmatch(cell.name, p) for p in patterns)]
 
 
-def lock(work: Path):
-    """Held until the process ends."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        file = open(work / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Stop(FAILED, f"another run works in {work}") from None
-    except OSError as error:
-        raise Stop(FAILED, f"--work: cannot write to {work}: {error.strerror}") from error
-    return file
-
-
 def sha256_of(text: Path | None) -> str:
     if text is None:
         raise Stop(USAGE, "--text FILE is required: the raw test split of WikiText-2, wiki.test.raw")
@@ -231,23 +248,23 @@ def sha256_of(text: Path | None) -> str:
 def run(options: argparse.Namespace):
     cells = all_cells(options.mixed)
     selected = chosen(cells, options.only)
-    bench = Bench(options.program, options.work, options.text, options.tokens)
     if options.list:
+        bench = Bench(options, options.tokens)
         for cell in selected:
             print(f"{cell.name:<24} {cell.scheme:<26} {'measured' if bench.measured(cell) else ''}".rstrip())
         return
-    bench.text_sha256 = sha256_of(options.text)
-    held = lock(options.work)
-    bench.cells.mkdir(exist_ok=True)
-    for number, cell in enumerate(selected):
+    bench = Bench(options, options.tokens, sha256_of(options.text))
+    bench.take()
+    for cell in selected if options.again else ():
+        bench.forget(cell)
+    for index, cell in enumerate(selected):
         if bench.measured(cell):
             continue
-        print(f"accuracy-table: {cell.name} ({number + 1} of {len(selected)})", file=sys.stderr, flush=True)
+        print(f"accuracy-table: {cell.name} ({index + 1} of {len(selected)})", file=sys.stderr, flush=True)
         bench.measure(cell)
     pages = []
     for tokens in (options.tokens or TOKENS, 0):  # the whole text has its tables too, once measured
-        other = Bench(options.program, options.work, options.text, tokens)
-        other.text_sha256 = bench.text_sha256
+        other = Bench(options, tokens, bench.text_sha256)
         found = [measured for cell in cells if (measured := other.measured(cell))]
         if found:
             pages.append(tables(found, SECTIONS, tokens, bench.modelled_speed))
@@ -260,7 +277,6 @@ def run(options: argparse.Namespace):
         write_aside(options.page, page)
     else:
         print(text, end="")
-    held.close()
 
 
 def main() -> int:
@@ -271,6 +287,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, metavar="FOLDER", default=ROOT / "build/accuracy",
                         help="where the files lie; about 8 GB for all cells (default build/accuracy)")  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="measure these cells; * and ? are known")
+    parser.add_argument("--again", action="store_true",
+                        help="with --only: forget these cells, with their packed models, and measure them anew")  # fmt: skip
     parser.add_argument("--mixed", nargs="+", type=Path, default=[], metavar="FILE",
                         help="also schemes of mixed precision, each from a file that holds its name")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the cells, and which are measured")
@@ -279,9 +297,12 @@ def main() -> int:
     parser.add_argument("--program", type=Path, default=ROOT / "build/release/flexllm", metavar="FILE",
                         help="the flexllm to run (default: the release build, which is made first)")  # fmt: skip
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which also ends what was started
     try:
         if options.tokens < 0:
             raise Stop(USAGE, "--tokens cannot be negative")
+        if options.again and not options.only:
+            raise Stop(USAGE, "--again wants --only: what to measure anew")
         run(options)
     except Stop as stop:
         print(f"accuracy-table: {stop}", file=sys.stderr)

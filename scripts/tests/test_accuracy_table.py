@@ -1,5 +1,6 @@
 """accuracy_table.py with a program that only pretends: what is measured again, what the tables say, what is refused."""
 
+import fcntl
 import json
 import math
 import pathlib
@@ -101,6 +102,27 @@ def test_a_run_that_failed_goes_on_where_it_was(bench):
     assert bench.calls() == ["perplexity"]
 
 
+def test_measures_anew_what_is_asked(bench):
+    bench.table("--only", "w8a8-rtn", "w4a8-learned-gptq")
+    bench.calls()
+    bench.table("--only", "w4a8-learned*", "--again")
+    assert bench.calls() == ["learn-rotations", "quantize", "perplexity"]
+    record = bench.folder / "work/cells-20000/w8a8-rtn.json"
+    for damage in ("{", "{}", "[]"):
+        record.write_text(damage)
+        done = bench.run("--only", "w8a8-rtn")
+        assert done.returncode == 1 and f"{record} is damaged" in done.stderr and "--again" in done.stderr
+    bench.table("--only", "w8a8-rtn", "--again")
+
+
+def test_a_folder_serves_one_run_at_a_time(bench):
+    bench.table("--only", "float")
+    with open(bench.folder / "work/.lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = bench.run("--only", "float")
+    assert done.returncode == 1 and "another run is busy" in done.stderr
+
+
 def test_the_table(bench):
     mixed = bench.folder / "mine.txt"
     mixed.write_text("w4a8kv8-lm8-r124:\n 0-2.down=w8g64a8\n")
@@ -176,6 +198,7 @@ def test_lists_what_is_measured(bench):
     (["--tokens", "-1"], "--tokens"),
     (["--tokens", "many"], "--tokens"),
     (["--mixed", "/no/scheme"], "/no/scheme"),
+    (["--again"], "--again wants --only"),
     (["--text", "/no/text"], "/no/text"),
     (["--all"], "--all"),
 ])  # fmt: skip
@@ -192,6 +215,16 @@ def test_refuses_a_missing_text_and_another_text(bench):
     bench.text.write_text("other words")
     done = bench.run("--only", "float")
     assert done.returncode == 2 and "another text" in done.stderr
+
+
+def test_refuses_mixed_schemes_that_it_cannot_place(bench):
+    same = bench.folder / "w4a8.txt"
+    same.write_text("w4a8kv8-lm8-r124:0.qkv=w8a8")
+    done = bench.run("--mixed", same)
+    assert done.returncode == 2 and "two cells w4a8-rotated" in done.stderr
+    same.write_text("w4a8kv8-lm8:0.qkv=w8a8")
+    done = bench.run("--mixed", same)
+    assert done.returncode == 2 and "-r124" in done.stderr
 
 
 def test_says_that_there_is_no_program(bench):
