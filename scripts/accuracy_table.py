@@ -51,6 +51,11 @@ class Cell:
     block_format: str = ""
     base: str = ""  # the cell that this one adds a step to
 
+    def stem(self) -> str:
+        """Names its model. The scheme of a file may change, and its old model must not serve."""
+        mixed = ":" in self.scheme
+        return self.name + ("-" + hashlib.sha256(self.scheme.encode()).hexdigest()[:8] if mixed else "")
+
 
 SECTIONS = ("Checkpoint and block formats", "W8A8", "W4A8", "W4A4", "Mixed precision")
 # name, words, rotations, method, learned, the step that it builds on
@@ -158,10 +163,10 @@ class Bench:
         return Measured(cell, record, losses)
 
     def packed(self, cell: Cell) -> Path:
-        return self.work / "packed" / f"{cell.name}.safetensors"
+        return self.work / "packed" / f"{cell.stem()}.safetensors"
 
     def rotations(self, cell: Cell) -> Path:
-        return self.work / "rotations" / f"{cell.name}.safetensors"
+        return self.work / "rotations" / f"{cell.stem()}.safetensors"
 
     def forget(self, cell: Cell):
         for path in (*self.work.glob(f"cells-*/{cell.name}.json"), *self.work.glob(f"cells-*/{cell.name}.f32"),

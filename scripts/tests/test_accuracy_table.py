@@ -115,6 +115,19 @@ def test_measures_anew_what_is_asked(bench):
     bench.table("--only", "w8a8-rtn", "--again")
 
 
+def test_a_mixed_scheme_that_changed_is_packed_anew(bench):
+    mixed = bench.folder / "mine.txt"
+    arguments = ("--mixed", mixed, "--only", "mine-rotated")
+    mixed.write_text("w4a8kv8-lm8-r124:0.qkv=w8a8")
+    bench.table(*arguments)
+    mixed.write_text("w4a8kv8-lm8-r124:1.qkv=w8a8")
+    done = bench.run(*arguments)
+    assert done.returncode == 1 and "0.qkv=w8a8: measure it --again" in done.stderr
+    bench.calls()
+    bench.table(*arguments, "--again")
+    assert bench.calls() == ["quantize", "perplexity"]
+
+
 def test_a_folder_serves_one_run_at_a_time(bench):
     bench.table("--only", "float")
     with open(bench.folder / "work/.lock", "w", encoding="utf-8") as file:
