@@ -16,17 +16,10 @@ namespace {
 
 using testing::MemoryCheckpoint;
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig c;
-  c.layers = 3;
-  c.hidden = 48;
-  c.ffn = 96;
-  c.heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 8;
-  c.vocab = 9000;  // logits come in two parts
-  c.context_length = 64;
-  return c;
+formats::ModelConfig wide_config() {
+  formats::ModelConfig config = testing::tiny_config();
+  config.vocab = 9000;  // logits come in two parts
+  return config;
 }
 
 std::vector<ScoredWindow> some_windows() {
@@ -55,8 +48,8 @@ std::vector<std::vector<double>> log_softmax(const FloatModel& model, const Scor
 
 TEST(Compare, AgreesWithThePlainFormula) {
   Workers workers(2);
-  MemoryCheckpoint left(tiny_config());
-  MemoryCheckpoint right(tiny_config());
+  MemoryCheckpoint left(wide_config());
+  MemoryCheckpoint right(wide_config());
   for (float& w : right.values("model.layers.1.mlp.down_proj.weight")) w *= 0.5f;
   const FloatModel a(left, {}, workers);
   const FloatModel b(right, {}, workers);
@@ -94,7 +87,7 @@ TEST(Compare, AgreesWithThePlainFormula) {
 
 TEST(Compare, AModelIsItself) {
   Workers workers(2);
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(wide_config());
   const FloatModel model(checkpoint, {}, workers);
   const Comparison found = compare({model}, {model}, some_windows());
   for (const double divergence : found.divergence) EXPECT_NEAR(divergence, 0, 1e-12);
@@ -105,7 +98,7 @@ TEST(Compare, AModelIsItself) {
 // The order of the hidden elements reversed: a basis whose matrix is the reversal.
 TEST(Compare, StatesAreComparedInTheCheckpointsBasis) {
   Workers workers(2);
-  const formats::ModelConfig config = tiny_config();
+  const formats::ModelConfig config = wide_config();
   const MemoryCheckpoint original(config);
   MemoryCheckpoint reversed(config);
   const auto reverse_columns = [&](const std::string& name) {
@@ -146,8 +139,8 @@ TEST(Compare, StatesAreComparedInTheCheckpointsBasis) {
 
 TEST(Compare, RefusesOtherVocabularies) {
   Workers workers(1);
-  const MemoryCheckpoint left(tiny_config());
-  formats::ModelConfig config = tiny_config();
+  const MemoryCheckpoint left(wide_config());
+  formats::ModelConfig config = wide_config();
   config.vocab = 50;
   const MemoryCheckpoint right(config);
   const FloatModel a(left, {}, workers);

@@ -26,15 +26,10 @@ using testing::MemoryCheckpoint;
 using Row = std::vector<double>;
 using Rows = std::vector<Row>;
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig config;
-  config.name = "tiny";
+formats::ModelConfig float_config() {
+  formats::ModelConfig config = testing::tiny_config();
   config.layers = 2;
-  config.hidden = 48;
   config.ffn = 80;
-  config.heads = 6;
-  config.kv_heads = 2;
-  config.head_dim = 8;
   config.vocab = 61;
   config.context_length = 4096;
   return config;
@@ -189,15 +184,15 @@ FloatOptions rounded_options() {
 
 TEST(FloatModel, IsTheModelOfThePageInEveryArchitecture) {
   Workers workers(2);
-  formats::ModelConfig plain = tiny_config();
-  formats::ModelConfig qwen = tiny_config();
+  formats::ModelConfig plain = float_config();
+  formats::ModelConfig qwen = float_config();
   qwen.qk_norm = qwen.attention_bias = qwen.tied_embeddings = true;
-  formats::ModelConfig llama3 = tiny_config();
+  formats::ModelConfig llama3 = float_config();
   llama3.rope.scaling = formats::RopeConfig::Scaling::llama3;
   llama3.rope.factor = 8;
   llama3.rope.original_context_length = 16;
   llama3.head_dim = 16;  // attention wider than hidden
-  formats::ModelConfig linear = tiny_config();
+  formats::ModelConfig linear = float_config();
   linear.rope.scaling = formats::RopeConfig::Scaling::linear;
   linear.rope.factor = 4;
   linear.kv_heads = 6;
@@ -223,7 +218,7 @@ TEST(FloatModel, IsTheModelOfThePageInEveryArchitecture) {
 }
 
 TEST(FloatModel, HasTheSameBitsOnAnyNumberOfThreads) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(float_config());
   const std::vector<uint32_t> tokens = random_tokens(300, 61, 3);
   for (const FloatOptions& options : {FloatOptions(), rounded_options()}) {
     Matrix expected;
@@ -261,7 +256,7 @@ class Recorder : public LayerHook {
 // Long enough for two blocks of rows, so that a hook sees every stage in parts.
 TEST(FloatModel, HooksSeeEveryStageAndChangeNothingByLooking) {
   Workers workers(2);
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(float_config());
   for (const size_t length : {40u, 1500u}) {
     const std::vector<uint32_t> a = random_tokens(length, 61, 4);
     const std::vector<uint32_t> b = random_tokens(length, 61, 5);
@@ -291,7 +286,7 @@ TEST(FloatModel, HooksSeeEveryStageAndChangeNothingByLooking) {
 
 TEST(FloatModel, LaterStagesSeeWhatAHookReplaced) {
   Workers workers(2);
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(float_config());
   const FloatModel model(checkpoint, {}, workers);
   const std::vector<uint32_t> a = random_tokens(1500, 61, 6);
   TokenBatch batch = model.embed(std::vector<std::span<const uint32_t>>{a, a});
@@ -305,7 +300,7 @@ TEST(FloatModel, LaterStagesSeeWhatAHookReplaced) {
 
 TEST(FloatModel, RoundsActivationsToTheirLevels) {
   Workers workers(1);
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(float_config());
   const FloatModel model(checkpoint, rounded_options(), workers);
   const std::vector<uint32_t> a = random_tokens(20, 61, 7);
   TokenBatch batch = model.embed(std::vector<std::span<const uint32_t>>{a});
@@ -328,7 +323,7 @@ TEST(FloatModel, RefusesWhatItCannotRun) {
   Workers workers(2);
   const std::vector<uint32_t> outside = {1, 61};
   const std::vector<uint32_t> none;
-  MemoryCheckpoint checkpoint(tiny_config());
+  MemoryCheckpoint checkpoint(float_config());
   const FloatModel model(checkpoint, {}, workers);
   using Windows = std::vector<std::span<const uint32_t>>;
   EXPECT_THROW(model.embed(Windows{outside}), std::invalid_argument);
@@ -357,7 +352,7 @@ TEST(FloatModel, RefusesWhatItCannotRun) {
 
 TEST(LogProbabilities, AreThoseOfTheLogits) {
   Workers workers(2);
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = float_config();
   config.vocab = 9000;  // logits come in two parts
   const MemoryCheckpoint checkpoint(config);
   const FloatModel model(checkpoint, {}, workers);

@@ -109,17 +109,10 @@ TEST(CayleyDescent, FindsARotation) {
   }
 }
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig c;
-  c.layers = 2;
-  c.hidden = 48;
-  c.ffn = 96;
-  c.heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 8;
-  c.vocab = 70;
-  c.context_length = 64;
-  return c;
+formats::ModelConfig learned_config() {
+  formats::ModelConfig config = testing::tiny_config();
+  config.layers = 2;
+  return config;
 }
 
 std::vector<std::vector<uint32_t>> some_windows() {
@@ -132,7 +125,7 @@ std::vector<std::vector<uint32_t>> some_windows() {
 }
 
 TEST(LearnRotations, LowersTheLossTheSameOnAnyNumberOfThreads) {
-  const testing::MemoryCheckpoint checkpoint(tiny_config());
+  const testing::MemoryCheckpoint checkpoint(learned_config());
   const auto windows = some_windows();
   Workers one(1);
   Workers two(2);
@@ -156,7 +149,7 @@ TEST(LearnRotations, LowersTheLossTheSameOnAnyNumberOfThreads) {
 }
 
 TEST(LearnRotations, RefusesWhatItCannotLearn) {
-  const testing::MemoryCheckpoint checkpoint(tiny_config());
+  const testing::MemoryCheckpoint checkpoint(learned_config());
   Workers workers(1);
   const auto windows = some_windows();
   const auto learn = [&](const char* scheme, const std::vector<std::vector<uint32_t>>& text) {

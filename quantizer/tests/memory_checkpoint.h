@@ -16,6 +16,21 @@
 
 namespace flexllm::quantizer::testing {
 
+// A small model with grouped queries, whose sizes fill no tile.
+inline formats::ModelConfig tiny_config() {
+  formats::ModelConfig config;
+  config.name = "tiny";
+  config.layers = 3;
+  config.hidden = 48;
+  config.ffn = 96;
+  config.heads = 6;
+  config.kv_heads = 2;
+  config.head_dim = 8;
+  config.vocab = 70;
+  config.context_length = 64;
+  return config;
+}
+
 class MemoryCheckpoint : public formats::Checkpoint {
  public:
   explicit MemoryCheckpoint(formats::ModelConfig config, uint32_t seed = 1)

@@ -26,20 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using testing::MemoryCheckpoint;
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig c;
-  c.name = "tiny";
-  c.layers = 3;
-  c.hidden = 48;
-  c.ffn = 96;
-  c.heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 8;
-  c.vocab = 70;
-  c.context_length = 64;
-  c.attention_bias = true;
-  c.tied_embeddings = true;
-  return c;
+formats::ModelConfig packed_config() {
+  formats::ModelConfig config = testing::tiny_config();
+  config.attention_bias = true;
+  config.tied_embeddings = true;
+  return config;
 }
 
 // Rounds to nearest until it is stopped, and counts what it is asked for.
@@ -109,7 +100,7 @@ class Pack : public ::testing::Test {
 };
 
 TEST_F(Pack, GivesTheSameBytesOnAnyNumberOfThreads) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   for (const char* scheme :
        {"w8a8kv8-lm8-r4", "w4g64a8kv8-lm8-r124", "w4a4kv8-lm4a4-r12:1.down=w8a8,0.qkv=w8g64a4"}) {
     PackOptions one = options(scheme);
@@ -123,7 +114,7 @@ TEST_F(Pack, GivesTheSameBytesOnAnyNumberOfThreads) {
 }
 
 TEST_F(Pack, StatesTheBasisAndFoldsGains) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   pack(checkpoint, file("plain"), options("w8a8kv8-lm8-r24"));
   EXPECT_FALSE(formats::PackedModel(file("plain")).hidden_basis());
   EXPECT_NE(formats::PackedModel(file("plain")).info().rotations_sha256, "");
@@ -147,7 +138,7 @@ TEST_F(Pack, StatesTheBasisAndFoldsGains) {
 }
 
 TEST_F(Pack, TakesRotationsThatAreGiven) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   Workers workers(1);
   PackOptions given = options("w8a8kv8-lm8-r12");
   PackOptions seeded = given;
@@ -163,7 +154,7 @@ TEST_F(Pack, TakesRotationsThatAreGiven) {
 }
 
 TEST_F(Pack, GoesOnWhereItWasStopped) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   uint32_t rounded = 0;
   uint32_t resumed = 0;
   uint32_t last = UINT32_MAX;
@@ -207,7 +198,7 @@ TEST_F(Pack, GoesOnWhereItWasStopped) {
 }
 
 TEST_F(Pack, UsesOnlyAFolderOfItsOwn) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   PackOptions resumable = options("w8a8kv8-lm8");
   resumable.resumable = true;
   fs::create_directory(file("refused.partial"));
@@ -227,7 +218,7 @@ TEST_F(Pack, UsesOnlyAFolderOfItsOwn) {
 }
 
 TEST_F(Pack, RefusesADamagedLayer) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   uint32_t rounded = 0;
   uint32_t resumed = 0;
   PackOptions stopping = options("w8a8kv8-lm8");
@@ -253,33 +244,33 @@ TEST_F(Pack, RefusesWhatItCannotPack) {
       for (const std::string& where : {name, std::string("model.embed_tokens.weight"),
                                        std::string("model.layers.2.self_attn.v_proj.bias"),
                                        std::string("model.norm.weight")}) {
-        MemoryCheckpoint checkpoint(tiny_config());
+        MemoryCheckpoint checkpoint(packed_config());
         checkpoint.values(where).back() = bad;
         EXPECT_NE(refusal(checkpoint, plain).find("\"" + where + "\" has a value"),
                   std::string::npos);
       }
     }
-    MemoryCheckpoint checkpoint(tiny_config());
+    MemoryCheckpoint checkpoint(packed_config());
     checkpoint.remove(name);
     EXPECT_NE(refusal(checkpoint, plain).find(name), std::string::npos);
   }
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = packed_config();
   config.head_dim = 4;
   EXPECT_NE(refusal(MemoryCheckpoint(config), options("w8a8kv8-lm8")).find("head_dim"),
             std::string::npos);
-  EXPECT_NE(refusal(MemoryCheckpoint(tiny_config()), options("w8a8kv8-lm8:3.o=w4a8"))
+  EXPECT_NE(refusal(MemoryCheckpoint(packed_config()), options("w8a8kv8-lm8:3.o=w4a8"))
                 .find("layer 3 of a model with 3"),
             std::string::npos);
   EXPECT_EQ(entries(), 0u);
 }
 
 TEST_F(Pack, NeedsAFolderToWriteTo) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   EXPECT_THROW(pack(checkpoint, file("none") / "x", options("w8a8kv8-lm8")), formats::Error);
 }
 
 TEST_F(Pack, ReportsItsShare) {
-  const MemoryCheckpoint checkpoint(tiny_config());
+  const MemoryCheckpoint checkpoint(packed_config());
   PackOptions watched = options("w8a8kv8-lm8");
   double last = 0;
   watched.progress = [&last](double share) {

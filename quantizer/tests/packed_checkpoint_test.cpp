@@ -21,21 +21,14 @@ namespace {
 namespace fs = std::filesystem;
 using testing::MemoryCheckpoint;
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig c;
-  c.name = "tiny";
-  c.layers = 2;
-  c.hidden = 48;
-  c.ffn = 100;  // fills no tile and no group
-  c.heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 8;
-  c.vocab = 70;
-  c.context_length = 64;
-  c.attention_bias = true;
-  c.qk_norm = true;
-  c.tied_embeddings = true;
-  return c;
+formats::ModelConfig packed_config() {
+  formats::ModelConfig config = testing::tiny_config();
+  config.layers = 2;
+  config.ffn = 100;  // fills no tile and no group
+  config.attention_bias = true;
+  config.qk_norm = true;
+  config.tied_embeddings = true;
+  return config;
 }
 
 class PackedFile {
@@ -55,7 +48,7 @@ class PackedFile {
 };
 
 TEST(PackedCheckpoint, HoldsWhatWasPacked) {
-  const MemoryCheckpoint source(tiny_config());
+  const MemoryCheckpoint source(packed_config());
   for (const char* scheme : {"w4g64a8kv8-lm8-r4", "w8a4kv8-lm4a4", "w4a4kv8-lm8-p8"}) {
     for (const uint32_t streams : {1u, 3u, 16u}) {
       const PackedFile file(source, scheme, streams);
@@ -102,7 +95,7 @@ TEST(PackedCheckpoint, HoldsWhatWasPacked) {
 }
 
 TEST(PackedCheckpoint, RefusesRowsThatAreNotThere) {
-  const MemoryCheckpoint source(tiny_config());
+  const MemoryCheckpoint source(packed_config());
   const PackedFile file(source, "w8a8kv8-lm8", 2);
   const formats::PackedModel packed(file.path());
   const PackedCheckpoint checkpoint(packed);

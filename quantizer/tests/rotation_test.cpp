@@ -118,19 +118,6 @@ TEST(Rotation, RefusesWhatIsNoRotation) {
   EXPECT_NO_THROW(Rotation::dense(Matrix(2, 2, {0, 1, 1, 0}), workers));
 }
 
-formats::ModelConfig tiny_config() {
-  formats::ModelConfig c;
-  c.layers = 3;
-  c.hidden = 48;
-  c.ffn = 96;
-  c.heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 8;
-  c.vocab = 70;
-  c.context_length = 64;
-  return c;
-}
-
 class RotationsFile : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -154,7 +141,7 @@ class RotationsFile : public ::testing::Test {
 };
 
 TEST_F(RotationsFile, GivesBackWhatWasSaved) {
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = testing::tiny_config();
   for (const uint32_t head_dim : {8u, 10u}) {
     config.head_dim = head_dim;  // 10: dense
     for (const auto& [residual, values] : {std::pair{true, true}, {true, false}, {false, true}}) {
@@ -171,7 +158,7 @@ TEST_F(RotationsFile, GivesBackWhatWasSaved) {
 }
 
 TEST_F(RotationsFile, RefusesOthers) {
-  const formats::ModelConfig config = tiny_config();
+  const formats::ModelConfig config = testing::tiny_config();
   const auto path = folder_ / "rotations.safetensors";
   save_rotations(random_rotations(config, true, true, 4, workers_), path);
   formats::ModelConfig other = config;
@@ -189,7 +176,7 @@ TEST_F(RotationsFile, RefusesOthers) {
 }
 
 TEST(RotatedCheckpoint, GivesTheSameRowsInAnyPieces) {
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = testing::tiny_config();
   config.attention_bias = true;
   config.tied_embeddings = true;
   const MemoryCheckpoint original(config);
@@ -234,7 +221,7 @@ std::vector<double> log_probabilities(const formats::Checkpoint& checkpoint) {
 TEST(RotatedCheckpoint, IsTheSameFunction) {
   Workers workers(1);
   for (int variant = 0; variant < 8; ++variant) {
-    formats::ModelConfig config = tiny_config();
+    formats::ModelConfig config = testing::tiny_config();
     config.tied_embeddings = variant % 2 == 0;
     config.attention_bias = variant % 4 >= 2;
     config.qk_norm = variant >= 4;
@@ -256,7 +243,7 @@ TEST(RotatedCheckpoint, IsTheSameFunction) {
 }
 
 TEST(RotatedCheckpoint, LeavesAloneWhatItDoesNotTurn) {
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = testing::tiny_config();
   config.tied_embeddings = true;
   const MemoryCheckpoint original(config);
   Workers workers(1);
@@ -271,7 +258,7 @@ TEST(RotatedCheckpoint, LeavesAloneWhatItDoesNotTurn) {
 }
 
 TEST(RotatedCheckpoint, RefusesRotationsOfOtherSizes) {
-  formats::ModelConfig config = tiny_config();
+  formats::ModelConfig config = testing::tiny_config();
   const MemoryCheckpoint original(config);
   Workers workers(1);
   formats::ModelConfig other = config;
