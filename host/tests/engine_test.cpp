@@ -17,7 +17,7 @@ TEST_F(EngineTest, StatesItsLimits) {
   const EngineLimits& limits = engine->limits();
   EXPECT_EQ(limits.max_prefill_rows, 512u);
   EXPECT_EQ(limits.max_batch, 16u);
-  EXPECT_EQ(limits.max_logits_rows, 256u);
+  EXPECT_EQ(limits.max_logits_rows, 512u);
   EXPECT_EQ(limits.context_length, 512u);
   EXPECT_EQ(limits.page_tokens, 32u);
   EXPECT_EQ(limits.layers, 2u);
