@@ -114,7 +114,9 @@ Value map_by_attribute(Run& run, const Value& input, const Arguments& arguments,
   return run.list(std::move(result));
 }
 
+// As in Python, map, select and their like make an empty list of whatever is false, also of none.
 Value map(Run& run, const Value& input, const Arguments& arguments) {
+  if (!input.truthy()) return run.list({});
   if (arguments.positional.empty()) {
     const Value* attribute = arguments.find(0, "attribute");
     if (attribute == nullptr) run.fail("map needs a filter or an attribute");
@@ -136,6 +138,7 @@ Value map(Run& run, const Value& input, const Arguments& arguments) {
 // select and reject test the elements, selectattr and rejectattr an attribute of each.
 template <bool wanted, bool by_attribute>
 Value select(Run& run, const Value& input, const Arguments& arguments) {
+  if (!input.truthy()) return run.list({});
   constexpr size_t kTest = by_attribute ? 1 : 0;
   if (arguments.positional.size() < kTest) run.fail("selectattr needs an attribute");
   const Test* test = nullptr;

@@ -207,6 +207,9 @@ people | rejectattr('tags') | map(attribute='name') | list
 people | selectattr('tags', 'defined') | map(attribute='name') | list
 l | select('odd') | list, l | reject('odd') | list, [0, 1, ''] | select | list
 l | select('gt', 1) | list
+no | selectattr('type', 'equalto', 'x') | list, 0 | select | list, missing | rejectattr('x') | list
+no | map('upper') | list, missing | map(attribute='x') | list, n | map('upper') | list
+true | select | list
 l | sum, people | sum(attribute='age'), l | max, l | min, words | max
 words | unique | list, [1, 1.0, 2] | unique | list
 l | reverse | list, s | reverse
