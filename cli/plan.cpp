@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/exit_code.h"
+#include "cli/model.h"
 #include "cli/option_table.h"
 #include "cli/plan_config.h"
 #include "cli/plan_report.h"
@@ -41,7 +42,7 @@ void print(const nlohmann::json& report) { fmt::print("{}\n", report.dump(2)); }
 
 int show_published(const PlanOptions& options) {
   const PublishedTimes published = read_published("flexllm-u280");
-  const model::ModelShape shape = read_model_shape(published.model, options.scheme);
+  const model::ModelShape shape = read_model_shape(published.model, parse_scheme(options.scheme));
   const double prompt = published_prefill_cycles(published.design, shape, published.prompt) /
                         (published.design.prefill_clock_mhz * 1e6);
   const double cached = 0.5 * (published.first_position + published.last_position) + 1;
@@ -87,8 +88,8 @@ int plan(PlanOptions& options) {
   try {
     PlanReport report;
     report.accelerator = read_accelerator(options.accelerator);
-    report.model = read_model_shape(options.model, options.scheme);
-    report.scheme = options.scheme;
+    report.scheme = parse_scheme(options.scheme);
+    report.model = read_model_shape(options.model, report.scheme);
     report.request = options.request;
     check_maxima(report.accelerator, report.model, options.request);
     report.memory = memory_use(report.accelerator, report.model, options.request);
@@ -128,7 +129,8 @@ Run add_plan(CLI::App& app) {
   table.add("model", options->model, "A model of configs/models, or a file like them");
   table.add("accelerator", options->accelerator,
             "An accelerator of configs/accelerators, or a file like them");
-  table.add("scheme", options->scheme, "Precision of weights, activations and lm_head");
+  table.add("scheme", options->scheme,
+            "Precision of weights, activations and lm_head, as for flexllm quantize");
   table.add("prompt", options->request.prompt, 1, kMostTokens, "Prompt tokens of a sequence");
   table.add("generate", options->request.generate, 1, kMostTokens, "Tokens generated behind it");
   table.add("batch", options->request.batch, 1, 16, "Sequences that decode together");

@@ -12,7 +12,6 @@
 
 #include "cli/companion.h"
 #include "cli/exit_code.h"
-#include "quantizer/scheme.h"
 
 namespace flexllm::cli {
 namespace {
@@ -293,15 +292,33 @@ model::Kernel read_kernel(const std::string& name, Node node, Banks banks, doubl
   return kernel;
 }
 
+// `biased`: q, k and v have a bias.
+void set_precisions(model::ModelShape& shape, const quantizer::Scheme& scheme, bool biased) {
+  using quantizer::MatrixKind;
+  try {
+    scheme.check_layers(shape.layers);
+  } catch (const std::invalid_argument& refused) {
+    throw Failure(kUsage, std::string("--scheme: ") + refused.what());
+  }
+  constexpr MatrixKind kKinds[] = {MatrixKind::qkv, MatrixKind::o, MatrixKind::gate_up,
+                                   MatrixKind::down};
+  for (const model::Matrix matrix : model::kLayerMatrices) {
+    const MatrixKind kind = kKinds[static_cast<size_t>(matrix)];
+    std::map<quantizer::MatrixPrecision, uint32_t> counts;
+    for (uint32_t layer = 0; layer < shape.layers; ++layer) ++counts[scheme.of({layer, kind})];
+    for (const auto& [precision, layers] : counts) {
+      shape.linears.at(static_cast<size_t>(matrix))
+          .push_back({precision.encoded(biased && kind == MatrixKind::qkv), layers});
+    }
+  }
+  shape.lm_head = scheme.lm_head.encoded(false);
+  shape.hadamard_block = 0;
+  if (scheme.rotate_down) shape.hadamard_block = std::min(512u, shape.ffn & (0u - shape.ffn));
+}
+
 }  // namespace
 
-model::ModelShape read_model_shape(const std::string& name, const std::string& scheme_name) {
-  quantizer::Scheme scheme;
-  try {
-    scheme = quantizer::Scheme::parse(scheme_name);
-  } catch (const std::invalid_argument& reason) {
-    throw Failure(kUsage, reason.what());
-  }
+model::ModelShape read_model_shape(const std::string& name, const quantizer::Scheme& scheme) {
   Node root = open(find("models", name));
   model::ModelShape shape;
   shape.name = root.text("name");
@@ -316,13 +333,21 @@ model::ModelShape read_model_shape(const std::string& name, const std::string& s
   if (shape.ffn % 4 != 0) root.fail("ffn", "must be a multiple of 4");
   if (shape.head_dim % 8 != 0) root.fail("head_dim", "must be a multiple of 8");
   if (shape.heads % shape.kv_heads != 0) root.fail("kv_heads", "does not divide heads");
-  if (!scheme.exceptions.empty()) {
-    throw Failure(kUsage, "--scheme: the cycle model has one precision for all layers");
-  }
-  shape.linear = scheme.linears.encoded(false);
-  shape.lm_head = scheme.lm_head.encoded(false);
-  shape.hadamard_block = 0;
-  if (scheme.rotate_down) shape.hadamard_block = std::min(512u, shape.ffn & (0u - shape.ffn));
+  set_precisions(shape, scheme, false);
+  return shape;
+}
+
+model::ModelShape model_shape(const formats::ModelConfig& config, const quantizer::Scheme& scheme) {
+  model::ModelShape shape;
+  shape.name = config.name;
+  shape.layers = config.layers;
+  shape.hidden = config.hidden;
+  shape.ffn = config.ffn;
+  shape.heads = config.heads;
+  shape.kv_heads = config.kv_heads;
+  shape.head_dim = config.head_dim;
+  shape.vocab = config.vocab;
+  set_precisions(shape, scheme, config.attention_bias);
   return shape;
 }
 

@@ -7,13 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "formats/model_config.h"
 #include "kernels/model/design.h"
 #include "kernels/model/published.h"
+#include "quantizer/scheme.h"
 
 namespace flexllm::cli {
 
-// `scheme` as in quantizer/scheme.h.
-kernels::model::ModelShape read_model_shape(const std::string& name, const std::string& scheme);
+// Also throws Failure (kUsage) for a scheme that names a layer which the model lacks.
+kernels::model::ModelShape read_model_shape(const std::string& name,
+                                            const quantizer::Scheme& scheme);
+
+// Of a checkpoint.
+kernels::model::ModelShape model_shape(const formats::ModelConfig& config,
+                                       const quantizer::Scheme& scheme);
 
 kernels::model::Accelerator read_accelerator(const std::string& name);
 

@@ -86,6 +86,19 @@ void write_slots(std::string& out, const PlanReport& report) {
 
 double bytes(double words) { return words * kernels::kWordBytes; }
 
+json to_json(const model::Traffic& traffic) {
+  return {{"weights", bytes(traffic.weights)},
+          {"kv", bytes(traffic.kv)},
+          {"scratch", bytes(traffic.scratch)},
+          {"io", bytes(traffic.io)}};
+}
+
+model::Traffic traffic_of(const model::StagePlan& plan) {
+  model::Traffic all;
+  for (const model::RegionTotal& region : plan.regions) all += region.traffic;
+  return all;
+}
+
 json to_json(const model::StagePlan& plan, const model::Device& device) {
   json regions = json::array();
   for (const model::RegionTotal& region : plan.regions) {
@@ -99,11 +112,7 @@ json to_json(const model::StagePlan& plan, const model::Device& device) {
     regions.push_back({{"region", region.region},
                        {"calls", region.calls},
                        {"cycles", region.cycles},
-                       {"bytes",
-                        {{"weights", bytes(region.traffic.weights)},
-                         {"kv", bytes(region.traffic.kv)},
-                         {"scratch", bytes(region.traffic.scratch)},
-                         {"io", bytes(region.traffic.io)}}},
+                       {"bytes", to_json(region.traffic)},
                        {"modules", std::move(modules)}});
   }
   json banks = json::object();
@@ -116,6 +125,7 @@ json to_json(const model::StagePlan& plan, const model::Device& device) {
           {"seconds", plan.seconds},
           {"tokens_per_s", plan.tokens_per_s},
           {"bottleneck", plan.bottleneck},
+          {"bytes", to_json(traffic_of(plan))},
           {"roofline_seconds", plan.roofline_seconds},
           {"roofline_share", plan.roofline_share()},
           {"bank_bytes", std::move(banks)},
@@ -186,7 +196,7 @@ json to_json(const PlanReport& report) {
               {"accelerator", report.accelerator.name},
               {"device", device.name},
               {"model", report.model.name},
-              {"scheme", report.scheme},
+              {"scheme", report.scheme.name()},
               {"prompt", report.request.prompt},
               {"generate", report.request.generate},
               {"batch", report.request.batch},
@@ -209,7 +219,7 @@ std::string to_text(const PlanReport& report) {
   auto at = std::back_inserter(out);
   const model::Device& device = report.accelerator.device;
   fmt::format_to(at, "{} at {} on {} ({}). All figures are modelled.\n", report.model.name,
-                 report.scheme, report.accelerator.name, device.name);
+                 report.scheme.label(), report.accelerator.name, device.name);
   if (report.prefill) {
     fmt::format_to(at, "  prompt of {} tokens: {:.0f} tokens/s; first token after {:.3f} s\n",
                    report.request.prompt, report.prefill->tokens_per_s, report.prefill->seconds);
@@ -218,6 +228,9 @@ std::string to_text(const PlanReport& report) {
     fmt::format_to(at, "  decode of {} tokens, batch {}: {:.0f} tokens/s; a step takes {:.2f} ms\n",
                    report.request.generate, report.request.batch, report.decode->tokens_per_s,
                    1000 * report.decode->seconds);
+    const model::Traffic traffic = traffic_of(*report.decode);
+    fmt::format_to(at, "  a step moves {:.1f} MB of weights and {:.1f} MB of keys and values\n",
+                   bytes(traffic.weights) / 1e6, bytes(traffic.kv) / 1e6);
   }
   if (report.prefill && report.decode) {
     fmt::format_to(at, "  both kernels at once want {:.0f} % of the busiest memory bank\n",

@@ -16,7 +16,7 @@ namespace flexllm::cli {
 struct PlanReport {
   kernels::model::Accelerator accelerator;
   kernels::model::ModelShape model;
-  std::string scheme;
+  quantizer::Scheme scheme;
   kernels::model::Request request;
   kernels::model::MemoryUse memory;
   std::optional<kernels::model::StagePlan> prefill;  // absent: no such kernel

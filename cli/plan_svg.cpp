@@ -101,7 +101,7 @@ std::string to_svg(const PlanReport& report) {
   double y = 24;
   drawing.text(12, y,
                fmt::format("{} at {} on {}: prompt {}, generate {}, batch {}", report.model.name,
-                           report.scheme, report.accelerator.name, report.request.prompt,
+                           report.scheme.label(), report.accelerator.name, report.request.prompt,
                            report.request.generate, report.request.batch),
                "font-size=\"15\" font-weight=\"bold\"");
   y += 20;

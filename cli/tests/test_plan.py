@@ -10,6 +10,7 @@ import pytest
 
 BUILD = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release")).resolve()
 CONFIGS = BUILD / "share/flexllm/configs"
+KINDS = ("dsp", "bram18", "uram", "lut")
 
 
 def flexllm(*options):
@@ -85,6 +86,72 @@ def test_memory_traffic_is_what_the_model_weighs():
     assert kv == pytest.approx(cached, rel=0.02)
 
 
+def cycles(report, stage, region):
+    return {r["region"]: r["cycles"] for r in report[stage]["regions"]}[region]
+
+
+def test_each_matrix_of_a_mixed_scheme_counts_with_its_own_precision():
+    low, high = (plan("--scheme", f"w{bits}g64a8kv8-lm8-r124") for bits in (4, 8))
+    mixed = plan("--scheme",
+                 "w4g64a8kv8-lm8-r124:0-2.down=w8g64a8,4.down=w8g64a8,15.qkv=w8g64a8")
+    for stage in ("prefill", "decode"):
+        for region, raised in (("q k v", 1), ("o", 0), ("gate up", 0), ("down", 4)):
+            share = raised / 16
+            expected = ((1 - share) * cycles(low, stage, region)
+                        + share * cycles(high, stage, region))
+            assert cycles(mixed, stage, region) == pytest.approx(expected), region
+        for region in ("attention", "lm_head", "row results"):
+            assert cycles(mixed, stage, region) == cycles(low, stage, region), region
+    weights = [report["decode"]["bytes"]["weights"] for report in (low, mixed, high)]
+    # Four more bits for every weight that was raised.
+    raised = 2048 * (4 * 8192 + 3072) / 2
+    assert weights[1] - weights[0] == pytest.approx(raised, rel=0.001)
+    assert mixed["memory"]["weight_bytes_per_arena"] - low["memory"]["weight_bytes_per_arena"] == \
+        pytest.approx(raised / 16, rel=0.001)
+    assert low["decode"]["seconds"] < mixed["decode"]["seconds"] < high["decode"]["seconds"]
+    assert mixed["decode"]["roofline_share"] <= 1
+
+
+def test_exceptions_that_change_nothing_change_nothing():
+    plain = plan("--scheme", "w4g64a8kv8-lm8")
+    assert plan("--scheme", "w4g64a8kv8-lm8:3-5.o=w4g64a8") == plain
+    everywhere = ",".join(f"0-15.{kind}=w4g64a8" for kind in ("qkv", "o", "gate_up", "down"))
+    report = plan("--scheme", f"w8a8kv8-lm8:{everywhere}")
+    for stage in ("prefill", "decode"):
+        # But for the scales of lm_head.
+        assert [r for r in report[stage]["regions"] if r["region"] != "lm_head"] == \
+            [r for r in plain[stage]["regions"] if r["region"] != "lm_head"]
+
+
+def test_a_spatial_composition_takes_mixed_schemes(tmp_path):
+    def spatial(config):
+        for kernel in config["kernels"].values():
+            kernel["composition"] = "spatial"
+            kernel["parallelism"].pop("panel", None)
+
+    def enlarge(device):  # two more sets of arrays do not fit the card
+        for slot in device["resources"]:
+            slot.update({kind: 10 * slot[kind] for kind in KINDS})
+
+    path = edited(tmp_path, spatial, "u280-paper", enlarge)
+    low, mixed, high = (
+        plan("--accelerator", path, "--scheme", scheme)
+        for scheme in ("w4a8kv8-lm8", "w4a8kv8-lm8:0-3.o=w8a8", "w4a8kv8-lm8:0-15.o=w8a8"))
+    for stage in ("prefill", "decode"):
+        region = "attention, o"
+        assert cycles(mixed, stage, region) == pytest.approx(
+            0.75 * cycles(low, stage, region) + 0.25 * cycles(high, stage, region))
+        assert [(r["region"], r["calls"]) for r in mixed[stage]["regions"]] == \
+            [(r["region"], r["calls"]) for r in low[stage]["regions"]]
+
+
+def test_a_scheme_may_stand_in_a_file(tmp_path):
+    path = tmp_path / "scheme"
+    path.write_text("w4g64a8kv8-lm8:0.o=w8g64a8,\n 7.o=w8g64a8\n")
+    report = plan("--scheme", path)
+    assert report["scheme"] == "w4g64a8kv8-lm8:0.o=w8g64a8,7.o=w8g64a8"
+
+
 def test_a_batch_shares_the_weights():
     one, eight = plan("--batch", 1)["decode"], plan("--batch", 8)["decode"]
     assert eight["seconds"] < 4 * one["seconds"]
@@ -100,9 +167,6 @@ def test_more_parallelism_is_faster_and_larger(tmp_path):
     assert wide["prefill"]["tokens_per_s"] > 1.3 * small["prefill"]["tokens_per_s"]
     assert wide["resources"]["dsp"] > small["resources"]["dsp"] + 500
     assert wide["decode"] == small["decode"]
-
-
-KINDS = ("dsp", "bram18", "uram", "lut")
 
 
 @pytest.mark.parametrize("accelerator", ["u280-combined", "u280-paper", "u280-prefill",
@@ -236,6 +300,8 @@ def test_a_model_larger_than_the_card_is_refused():
     (("--model", "llama-9"), ["llama-9", "llama-3.2-1b"]),
     (("--accelerator", "u50"), ["u50", "u280-combined"]),
     (("--scheme", "w3"), ["w3", "not a scheme"]),
+    (("--scheme", "w4a8kv8-lm8:16.o=w8a8"), ["--scheme", "layer 16", "16"]),
+    (("--scheme", "w4a8kv8-lm8:0.lm=w8a8"), ["--scheme", "not an exception"]),
     (("--prompt", "0"), ["prompt"]),
     (("--batch", "17"), ["batch"]),
 ])

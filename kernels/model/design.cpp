@@ -14,6 +14,27 @@ bool of_family(const Port& port, const std::string& family) {
 
 }  // namespace
 
+LayerPrecisions uniform_precisions(uint32_t layers, const Precision& precision) {
+  LayerPrecisions all;
+  all.fill({{precision, layers}});
+  return all;
+}
+
+uint32_t ModelShape::inputs(Matrix matrix) const {
+  if (matrix == Matrix::output) return attention();
+  return matrix == Matrix::down ? ffn : hidden;
+}
+
+uint32_t ModelShape::outputs(Matrix matrix) const {
+  if (matrix == Matrix::qkv) return qkv_rows();
+  if (matrix == Matrix::gate_up) return 2 * ffn;
+  return matrix == Matrix::lm_head ? vocab : hidden;
+}
+
+uint32_t ModelShape::tiles(Matrix matrix) const {
+  return matrix == Matrix::gate_up ? gate_up_tiles(ffn) : row_tiles(outputs(matrix));
+}
+
 const Port& Kernel::port(const std::string& family, uint32_t number) const {
   for (const Port& port : ports) {
     if (of_family(port, family) && number-- == 0) return port;

@@ -2,7 +2,10 @@
 // by whoever reads the configuration (cli/plan_config.h); plain values, no thread rules.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -17,6 +20,23 @@ class Refused : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The matrices as the kernels see them: q, k and v are one, gate and up are one.
+enum class Matrix { qkv, output, gate_up, down, lm_head };
+inline constexpr Matrix kLayerMatrices[] = {Matrix::qkv, Matrix::output, Matrix::gate_up,
+                                            Matrix::down};
+
+// How many layers give a matrix that precision. Which ones they are changes no time.
+struct LayerShare {
+  Precision precision;
+  uint32_t layers;
+};
+
+// Of the matrices of all layers, by Matrix; the layers of each add up to the model's.
+using LayerPrecisions = std::array<std::vector<LayerShare>, std::size(kLayerMatrices)>;
+
+// The same in every layer and matrix.
+LayerPrecisions uniform_precisions(uint32_t layers, const Precision& precision);
+
 // Dimensions of a model and the precision of its matrices.
 struct ModelShape {
   std::string name;
@@ -27,12 +47,18 @@ struct ModelShape {
   uint32_t kv_heads;
   uint32_t head_dim;
   uint32_t vocab;
-  Precision linear;
+  LayerPrecisions linears;
   Precision lm_head;
   uint32_t hadamard_block;  // R4 block before down_proj; 0: none
 
   uint32_t attention() const { return heads * head_dim; }
   uint32_t qkv_rows() const { return (heads + 2 * kv_heads) * head_dim; }
+  uint32_t inputs(Matrix matrix) const;
+  uint32_t outputs(Matrix matrix) const;
+  uint32_t tiles(Matrix matrix) const;  // of 32 outputs
+  const std::vector<LayerShare>& shares(Matrix matrix) const {
+    return linears.at(static_cast<size_t>(matrix));
+  }
   KvLayout kv() const { return KvLayout{layers, kv_heads, head_dim}; }
 };
 

@@ -19,19 +19,15 @@ struct Shape {
   Precision precision;
 };
 
-Shape shape_of(const ModelShape& m, Matrix matrix) {
-  switch (matrix) {
-    case Matrix::qkv:
-      return {"q k v", m.hidden, m.qkv_rows(), row_tiles(m.qkv_rows()), true, false, m.linear};
-    case Matrix::output:
-      return {"o", m.attention(), m.hidden, row_tiles(m.hidden), false, false, m.linear};
-    case Matrix::gate_up:
-      return {"gate up", m.hidden, 2 * m.ffn, gate_up_tiles(m.ffn), true, false, m.linear};
-    case Matrix::down:
-      return {"down", m.ffn, m.hidden, row_tiles(m.hidden), false, m.hadamard_block > 1, m.linear};
-    default:
-      return {"lm_head", m.hidden, m.vocab, row_tiles(m.vocab), true, false, m.lm_head};
-  }
+Shape shape_of(const ModelShape& model, Matrix matrix, const Precision& precision) {
+  static constexpr const char* kNames[] = {"q k v", "o", "gate up", "down", "lm_head"};
+  return {kNames[static_cast<size_t>(matrix)],
+          model.inputs(matrix),
+          model.outputs(matrix),
+          model.tiles(matrix),
+          matrix != Matrix::output && matrix != Matrix::down,
+          matrix == Matrix::down && model.hadamard_block > 1,
+          precision};
 }
 
 // The rows on their way from scratch to the activation memory.
@@ -139,8 +135,8 @@ double store_latency(Matrix matrix) {
 }  // namespace
 
 RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
-                         Matrix matrix, uint32_t rows) {
-  const Shape shape = shape_of(model, matrix);
+                         Matrix matrix, const Precision& precision, uint32_t rows) {
+  const Shape shape = shape_of(model, matrix, precision);
   RegionTime out;
   out.region = shape.name;
   RowChain chain(shape, rates, model);

@@ -14,15 +14,19 @@ class Totals {
     });
     RegionTotal& total = found != totals_.end() ? *found : totals_.emplace_back();
     total.region = region.region;
+    const double share = calls / (total.calls + calls);
     total.calls += calls;
     total.cycles += calls * region.cycles;
     total.traffic += region.traffic * calls;
-    std::vector<ModuleTime> modules = region.modules;
-    for (size_t i = 0; i < modules.size(); ++i) {
-      modules[i].busy *= calls;
-      if (i < total.modules.size()) modules[i].busy += total.modules[i].busy;
+    if (total.modules.empty()) total.modules.assign(region.modules.size(), {"", 0, 0, 0});
+    for (size_t i = 0; i < region.modules.size(); ++i) {
+      const ModuleTime& added = region.modules[i];
+      ModuleTime& module = total.modules.at(i);
+      module.module = added.module;
+      module.begin += share * (added.begin - module.begin);
+      module.end += share * (added.end - module.end);
+      module.busy += calls * added.busy;
     }
-    total.modules = std::move(modules);
   }
   std::vector<RegionTotal>& all() { return totals_; }
 
@@ -42,10 +46,13 @@ double least_array_cycles(const Kernel& kernel, const ModelShape& m, double rows
   const auto products = [](double inputs, double outputs, const Precision& p) {
     return inputs * outputs * p.weight_planes * p.activation_planes;
   };
-  const double layer = products(m.hidden, m.qkv_rows(), m.linear) +
-                       products(m.attention(), m.hidden, m.linear) +
-                       3.0 * products(m.hidden, m.ffn, m.linear);
-  const double linear = rows * m.layers * layer + logits * products(m.hidden, m.vocab, m.lm_head);
+  double layers = 0;
+  for (const Matrix matrix : kLayerMatrices) {
+    for (const auto& [precision, count] : m.shares(matrix)) {
+      layers += count * products(m.inputs(matrix), m.outputs(matrix), precision);
+    }
+  }
+  const double linear = rows * layers + logits * products(m.hidden, m.vocab, m.lm_head);
   const double array = 1.0 * kernel.tp * kernel.bp * kernel.wp;
   const double engines = 1.0 * kernel.heads * kernel.kv * kernel.kv_ports();
   // Scores and values have an array each.
@@ -94,23 +101,20 @@ void add_launch(Totals& totals, const Kernel& kernel, const Rates& rates, const 
                 const std::vector<SequenceRows>& sequences, uint32_t logits_rows, double times) {
   uint32_t rows = 0;
   for (const SequenceRows& sequence : sequences) rows += sequence.rows;
-  const double layers = times * model.layers;
-  totals.add(input_region(rates, model, rows), times);
-  totals.add(linear_region(kernel, rates, model, Matrix::qkv, rows), layers);
   const RegionTime attention = attention_region(kernel, rates, model, sequences);
-  const RegionTime output = linear_region(kernel, rates, model, Matrix::output, rows);
-  if (kernel.spatial) {
-    totals.add(joined_region(attention, output), layers);
-  } else {
-    totals.add(attention, layers);
-    totals.add(output, layers);
-  }
-  for (const Matrix matrix : {Matrix::gate_up, Matrix::down}) {
-    totals.add(linear_region(kernel, rates, model, matrix, rows), layers);
+  totals.add(input_region(rates, model, rows), times);
+  for (const Matrix matrix : kLayerMatrices) {
+    const bool joined = kernel.spatial && matrix == Matrix::output;
+    if (matrix == Matrix::output && !joined) totals.add(attention, times * model.layers);
+    for (const auto& [precision, layers] : model.shares(matrix)) {
+      const RegionTime region = linear_region(kernel, rates, model, matrix, precision, rows);
+      totals.add(joined ? joined_region(attention, region) : region, times * layers);
+    }
   }
   totals.add(hidden_region(rates, model, 0), times);
   if (logits_rows == 0) return;
-  totals.add(linear_region(kernel, rates, model, Matrix::lm_head, logits_rows), times);
+  totals.add(linear_region(kernel, rates, model, Matrix::lm_head, model.lm_head, logits_rows),
+             times);
   totals.add(result_region(kernel, rates, model, logits_rows), times);
 }
 
@@ -149,16 +153,18 @@ MemoryUse memory_use(const Accelerator& accelerator, const ModelShape& model,
                      const Request& request) {
   const Kernel& kernel = accelerator.kernels.at(0);
   const auto arenas = static_cast<uint32_t>(kernel.weight_banks.size());
-  const auto words = [&](uint32_t rows, uint32_t inputs, const Precision& precision) {
-    return static_cast<uint64_t>(matrix_words(rows, TileLayout{inputs, precision}, arenas));
+  const auto words = [&](Matrix matrix, const Precision& precision) {
+    return uint64_t{matrix_words(model.tiles(matrix) * kTileRows,
+                                 TileLayout{model.inputs(matrix), precision}, arenas)};
   };
-  const uint64_t layer = words(model.qkv_rows(), model.hidden, model.linear) +
-                         words(model.hidden, model.attention(), model.linear) +
-                         words(gate_up_tiles(model.ffn) * kTileRows, model.hidden, model.linear) +
-                         words(model.hidden, model.ffn, model.linear);
+  uint64_t all = words(Matrix::lm_head, model.lm_head);
+  for (const Matrix matrix : kLayerMatrices) {
+    for (const auto& [precision, layers] : model.shares(matrix)) {
+      all += layers * words(matrix, precision);
+    }
+  }
   MemoryUse use;
-  use.weight_bytes_per_arena =
-      (layer * model.layers + words(model.vocab, model.hidden, model.lm_head)) * kWordBytes;
+  use.weight_bytes_per_arena = all * kWordBytes;
   const auto fit = [&](uint32_t bank, uint64_t bytes, const std::string& what) {
     const Bank& target = accelerator.device.banks.at(bank);
     if (bytes <= target.bytes) return;

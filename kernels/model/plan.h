@@ -22,7 +22,7 @@ struct RegionTotal {
   std::string region;
   double calls = 0;
   double cycles = 0;
-  std::vector<ModuleTime> modules;  // of one call in the middle; busy cycles are totals
+  std::vector<ModuleTime> modules;  // begin and end are means of the calls, busy cycles totals
   Traffic traffic;
 };
 

@@ -10,8 +10,6 @@
 
 namespace flexllm::kernels::model {
 
-enum class Matrix { qkv, output, gate_up, down, lm_head };
-
 // When a module works within its region, and how many cycles of that it is not waiting.
 struct ModuleTime {
   std::string module;
@@ -57,9 +55,9 @@ struct Rates {
 };
 Rates rates_of(const Device& device, const Kernel& kernel);
 
-// One matrix on `rows` rows.
+// One matrix of that precision on `rows` rows.
 RegionTime linear_region(const Kernel& kernel, const Rates& rates, const ModelShape& model,
-                         Matrix matrix, uint32_t rows);
+                         Matrix matrix, const Precision& precision, uint32_t rows);
 
 // Rows of one sequence in a launch, in ascending position.
 struct SequenceRows {

@@ -9,10 +9,21 @@ namespace {
 
 constexpr double kWithin = 0.02;
 
-constexpr model::ModelShape kSmolLm{
-    "smollm2-135m", 1, 576, 1536, 9, 3, 64, 49152, {1, 1, false, false}, {1, 1, false, false}, 512};
-constexpr model::ModelShape kLlama{
-    "llama-3.2-1b", 1, 2048, 8192, 32, 8, 64, 512, {1, 1, false, false}, {1, 1, false, false}, 512};
+constexpr Precision kW4A4{1, 1, false, false};
+
+const model::ModelShape kSmolLm{
+    "smollm2-135m", 1, 576, 1536, 9, 3, 64, 49152, model::uniform_precisions(1, kW4A4), kW4A4, 512};
+const model::ModelShape kLlama{
+    "llama-3.2-1b", 1, 2048, 8192, 32, 8, 64, 512, model::uniform_precisions(1, kW4A4), kW4A4, 512};
+
+// Each matrix of a layer with a precision of its own.
+model::ModelShape mixed(model::ModelShape shape) {
+  shape.linears = {{{{{2, 2, true, false}, 1}},
+                    {{{1, 2, false, false}, 1}},
+                    {{{1, 2, true, false}, 1}},
+                    {{{2, 2, false, false}, 1}}}};
+  return shape;
+}
 
 void compare(const TestedKernel& tested, const model::ModelShape& shape,
              const std::vector<SequenceRows>& sequences, uint32_t result_rows = 0) {
@@ -42,6 +53,12 @@ TEST(CycleModel, Prefill) {
   compare(tested_prefill(), kLlama, {{256, 256}});
   compare(tested_prefill(), kSmolLm, {{128, 128}});
   compare(tested_prefill(), kSmolLm, {{40, 100}, {0, 120}});
+}
+
+TEST(CycleModel, MixedPrecision) {
+  compare(tested_decode(), mixed(kLlama), kEight);
+  compare(tested_decode(), mixed(kSmolLm), {{200, 1}});
+  compare(tested_prefill(), mixed(kSmolLm), {{128, 128}});
 }
 
 TEST(CycleModel, LogitsAndRowResults) {

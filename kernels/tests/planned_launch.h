@@ -83,7 +83,9 @@ inline LaunchCycles planned(const model::Kernel& kernel, const model::ModelShape
     rows += sequence.rows;
   }
   const auto linear = [&](model::Matrix matrix, uint32_t some) {
-    return linear_region(kernel, rates, shape, matrix, some);
+    const Precision& precision =
+        matrix == model::Matrix::lm_head ? shape.lm_head : shape.shares(matrix).front().precision;
+    return linear_region(kernel, rates, shape, matrix, precision, some);
   };
   const model::RegionTime attention = attention_region(kernel, rates, shape, ranges);
   const model::RegionTime output = linear(model::Matrix::output, rows);
@@ -112,8 +114,9 @@ inline Case drawn_launch(const TestedKernel& tested, const model::ModelShape& pl
   shape.head_dim = planned_shape.head_dim;
   shape.vocab = planned_shape.vocab;
   shape.hadamard_block = planned_shape.hadamard_block;
-  for (Precision* p : {&shape.qkv, &shape.o, &shape.gate_up, &shape.down}) {
-    *p = planned_shape.linear;
+  Precision* const precisions[] = {&shape.qkv, &shape.o, &shape.gate_up, &shape.down};
+  for (const model::Matrix matrix : model::kLayerMatrices) {
+    *precisions[static_cast<size_t>(matrix)] = planned_shape.shares(matrix).front().precision;
   }
   shape.lm_head = planned_shape.lm_head;
   for (const SequenceRows& sequence : sequences) {

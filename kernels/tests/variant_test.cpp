@@ -60,7 +60,7 @@ const model::ModelShape kLargest{"largest",
                                  maxima::kv_heads,
                                  maxima::head_dim,
                                  maxima::vocabulary,
-                                 {1, 1, false, false},
+                                 model::uniform_precisions(1, {1, 1, false, false}),
                                  {1, 1, false, false},
                                  512};
 
