@@ -100,8 +100,8 @@ Result ask_server(const RunOptions& options) {
 
 std::vector<uint32_t> prompt_tokens(const RunOptions& options, const server::TextModel& text) {
   if (options.raw) return text.encode(options.prompt, true);
-  if (!text.has_chat_template()) {
-    throw Failure(kModel, "the model has no chat template; use --raw to continue the prompt");
+  if (const std::string& problem = text.chat_problem(); !problem.empty()) {
+    throw Failure(kModel, problem + " Use --raw to continue the prompt.");
   }
   std::vector<server::ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});

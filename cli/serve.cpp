@@ -122,6 +122,9 @@ int serve(ServeOptions& options) {
   if (!http) throw Failure(kNetwork, http.error());
   LoadedModel loaded = load_model(options.model, engine);
   const std::string name = loaded.served.name;
+  if (const std::string& problem = loaded.served.text->chat_problem(); !problem.empty()) {
+    spdlog::warn("no chats, only completions: {}", problem);
+  }
   service->serve(std::move(loaded.served), std::move(loaded.backend), options.scheduler);
   signals.expect();
   const bool ipv6 = options.http.host.find(':') != std::string::npos;

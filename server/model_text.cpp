@@ -8,8 +8,14 @@ namespace flexllm::server {
 ModelText::ModelText(const formats::TokenizerSource& source,
                      const formats::GenerationDefaults& defaults)
     : tokenizer_(tokenizer::Tokenizer::from_source(source)) {
-  if (!source.chat_templates.empty()) {
-    template_ = tokenizer::ChatTemplate::compile(source.chat_templates.front().text);
+  if (source.chat_templates.empty()) {
+    chat_problem_ = "The model has no chat template.";
+  } else {
+    try {
+      template_ = tokenizer::ChatTemplate::compile(source.chat_templates.front().text);
+    } catch (const tokenizer::TemplateError& error) {
+      chat_problem_ = std::string("The model's chat template is not supported: ") + error.what();
+    }
   }
   const auto stop = tokenizer_.stop_ids();
   end_tokens_.assign(stop.begin(), stop.end());
@@ -44,7 +50,7 @@ std::string ModelText::name_of(std::optional<uint32_t> token) const {
 
 tl::expected<ChatPrompt, std::string> ModelText::chat_prompt(std::span<const ChatMessage> messages,
                                                              bool add_generation_prompt) const {
-  if (!template_) return tl::unexpected(std::string("the model has no chat template"));
+  if (!template_) return tl::unexpected(chat_problem_);
   auto list = nlohmann::ordered_json::array();
   for (const auto& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "formats/model_config.h"
 #include "formats/tokenizer_source.h"
@@ -15,7 +16,8 @@ namespace flexllm::server {
 
 class ModelText final : public TextModel {
  public:
-  // Throws tokenizer::Error or tokenizer::TemplateError when the checkpoint's are malformed.
+  // Throws tokenizer::Error when the checkpoint's tokenizer is malformed or unknown. A template
+  // that does not compile only means that there are no chats.
   ModelText(const formats::TokenizerSource& source, const formats::GenerationDefaults& defaults);
 
   uint32_t vocab_size() const override;
@@ -24,7 +26,7 @@ class ModelText final : public TextModel {
   std::string_view token_bytes(uint32_t token) const override;
   std::string_view token_name(uint32_t token) const override;
   const std::vector<uint32_t>& end_tokens() const override { return end_tokens_; }
-  bool has_chat_template() const override { return template_.has_value(); }
+  const std::string& chat_problem() const override { return chat_problem_; }
   tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
                                                     bool add_generation_prompt) const override;
 
@@ -33,6 +35,7 @@ class ModelText final : public TextModel {
 
   tokenizer::Tokenizer tokenizer_;
   std::optional<tokenizer::ChatTemplate> template_;
+  std::string chat_problem_;
   std::vector<uint32_t> end_tokens_;
 };
 

@@ -61,8 +61,8 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
   if (auto refused = wrong_model(api.model, model.name)) return *refused;
   GenerationRequest& generation = api.generation;
   if (api.chat) {
-    if (!model.text->has_chat_template()) {
-      return reply_of(not_supported("messages", "The model has no chat template."));
+    if (const auto& problem = model.text->chat_problem(); !problem.empty()) {
+      return reply_of(not_supported("messages", problem));
     }
     auto prompt = model.text->chat_prompt(api.messages, true);
     if (!prompt) return reply_of(invalid_request("messages", prompt.error(), "invalid_messages"));
@@ -155,8 +155,8 @@ Answer Service::apply_template(const HttpRequest& request, const Loaded* loaded)
   fields.read("add_generation_prompt", add_generation_prompt);
   if (const auto error = fields.finish()) return reply_of(*error);
   if (auto refused = wrong_model(asked, loaded->model.name)) return *refused;
-  if (!loaded->model.text->has_chat_template()) {
-    return reply_of(not_supported("messages", "The model has no chat template."));
+  if (const auto& problem = loaded->model.text->chat_problem(); !problem.empty()) {
+    return reply_of(not_supported("messages", problem));
   }
   const auto prompt = loaded->model.text->chat_prompt(messages, add_generation_prompt);
   if (!prompt) return reply_of(invalid_request("messages", prompt.error(), "invalid_messages"));

@@ -39,9 +39,11 @@ class TextModel {
   // The tokens that end an answer, ascending.
   virtual const std::vector<uint32_t>& end_tokens() const = 0;
 
-  virtual bool has_chat_template() const = 0;
+  // Why there are no chats, one sentence: the model has no template, or one that we cannot render.
+  // Empty: there are.
+  virtual const std::string& chat_problem() const = 0;
   // What the model's own template makes of the messages: a control token in a message is only
-  // text. The error is what the template objects to ("roles must alternate").
+  // text. The error is what the template objects to ("roles must alternate"), or chat_problem().
   virtual tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
                                                             bool add_generation_prompt) const = 0;
 };

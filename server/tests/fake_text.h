@@ -29,9 +29,11 @@ class FakeText final : public TextModel {
     return token >= kEnd ? std::string_view("<end>") : token_bytes(token);
   }
   const std::vector<uint32_t>& end_tokens() const override { return end_; }
-  bool has_chat_template() const override { return true; }
+  const std::string& chat_problem() const override { return problem; }
   tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
                                                     bool add_generation_prompt) const override;
+
+  std::string problem;  // set before it is served
 
  private:
   std::vector<uint32_t> end_{kEnd};

@@ -31,11 +31,11 @@ struct TestServer {
     http = std::move(*started);
   }
   void load(const FakeModel& model = chatty_model(), const SchedulerOptions& options = {}) {
-    service->serve({"fake", std::make_shared<FakeText>(), {}},
-                   std::make_unique<FakeBackend>(model, card), options);
+    service->serve({"fake", text, {}}, std::make_unique<FakeBackend>(model, card), options);
   }
 
   std::shared_ptr<FakeCard> card = std::make_shared<FakeCard>();
+  std::shared_ptr<FakeText> text = std::make_shared<FakeText>();
   std::shared_ptr<Service> service;
   std::unique_ptr<HttpServer> http;
 };

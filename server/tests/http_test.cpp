@@ -249,6 +249,20 @@ TEST(Errors, ModelContextTemplateAndEmptyPrompt) {
   EXPECT_EQ(refused.json()["error"]["param"], "messages");
 }
 
+TEST(Errors, WithoutAUsableTemplateOnlyChatsAreRefused) {
+  TestServer server({}, {}, {}, {}, /*loaded=*/false);
+  server.text->problem = "The model's chat template is not supported: line 3.";
+  server.load();
+  Client client(server);
+  for (const std::string& path : {kChat, std::string("/apply-template")}) {
+    const auto refused = client.post(path, R"({"messages":[{"role":"user","content":"x"}]})");
+    EXPECT_EQ(refused.status, 501);
+    EXPECT_EQ(refused.json()["error"]["param"], "messages");
+    EXPECT_EQ(refused.json()["error"]["message"], server.text->problem);
+  }
+  EXPECT_EQ(client.post(kCompletions, R"({"prompt":"x"})").status, 200);
+}
+
 TEST(Errors, QueueFullIs429WithRetryAfter) {
   SchedulerOptions options;
   options.max_queue = 1;
