@@ -32,11 +32,12 @@ namespace {
 namespace fs = std::filesystem;
 using Windows = std::vector<std::vector<uint32_t>>;
 
-std::string read_text(const fs::path& path) {
+std::string read_text(const CalibrationOptions& options) {
+  const fs::path& path = options.text;
   std::error_code error;
   std::ifstream file(path, std::ios::binary);
   if (!file || !fs::is_regular_file(path, error)) {
-    throw Failure(kUsage, "--calibration: cannot read " + path.string());
+    throw Failure(kUsage, fmt::format("{}: cannot read {}", options.option, path.string()));
   }
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -44,9 +45,9 @@ std::string read_text(const fs::path& path) {
 Windows windows_of_text(const fs::path& model, const CalibrationOptions& options) {
   const auto checkpoint = formats::open_checkpoint(model);
   const server::ModelText text(checkpoint->tokenizer(), checkpoint->generation_defaults());
-  const std::vector<uint32_t> ids = text.encode(read_text(options.text), false);
+  const std::vector<uint32_t> ids = text.encode(read_text(options), false);
   if (ids.size() < options.tokens) {
-    throw Failure(kUsage, fmt::format("--calibration: {} has {} tokens, fewer than one window",
+    throw Failure(kUsage, fmt::format("{}: {} has {} tokens, fewer than one window", options.option,
                                       options.text.string(), ids.size()));
   }
   const size_t count = std::min<size_t>(options.windows, ids.size() / options.tokens);
@@ -176,7 +177,7 @@ void add_calibration_options(OptionTable& table, CalibrationOptions& options) {
 
 std::string calibration_key(const CalibrationOptions& options) {
   const std::string what =
-      options.text.empty() ? fmt::format("seed {}", options.seed) : read_text(options.text);
+      options.text.empty() ? fmt::format("seed {}", options.seed) : read_text(options);
   const std::string key = fmt::format("{} {} {}", options.windows, options.tokens, what);
   return formats::to_hex(formats::sha256(std::as_bytes(std::span(key)))).substr(0, 16);
 }

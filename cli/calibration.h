@@ -14,8 +14,9 @@ namespace flexllm::cli {
 struct CalibrationOptions {
   std::filesystem::path text;  // empty: sampled from the model
   uint32_t windows = 8;
-  uint32_t tokens = 512;  // of a window
-  uint32_t seed = 1;      // of the sampled text
+  uint32_t tokens = 512;                 // of a window
+  uint32_t seed = 1;                     // of the sampled text
+  std::string option = "--calibration";  // that names the text, for messages
 };
 
 void add_calibration_options(OptionTable& table, CalibrationOptions& options);

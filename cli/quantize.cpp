@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/budget.h"
 #include "cli/exit_code.h"
 #include "cli/model.h"
 #include "cli/option_table.h"
@@ -30,6 +32,7 @@ struct QuantizeOptions {
   fs::path output;
   std::string scheme = quantizer::Scheme().name();
   RoundingOptions rounding;
+  BudgetOptions budget;
   uint32_t streams = 16;
   uint32_t context = 0;
   uint32_t threads = 0;
@@ -43,6 +46,7 @@ int quantize(QuantizeOptions& options) {
   options.table.resolve();
   quantizer::PackOptions pack;
   pack.scheme = parse_scheme(options.scheme);
+  check_budget_options(options.table, options.budget, pack.scheme);
   pack.rotation_seed = options.seed;
   pack.streams = options.streams;
   pack.max_context = options.context;
@@ -50,6 +54,7 @@ int quantize(QuantizeOptions& options) {
   pack.resumable = true;
   const fs::path model = options.model == "default" ? default_model() : options.model;
   pack.source = model.filename().string();
+  nlohmann::json report = nlohmann::json::object();
   try {
     const auto checkpoint = formats::open_checkpoint(model);
     pack.identity = quantizer::fingerprint(model);
@@ -61,6 +66,13 @@ int quantize(QuantizeOptions& options) {
       pack.rotations = quantizer::load_rotations(options.rotations, checkpoint->config(), workers);
     }
     pack.rounding = rounding_key(options.rounding);
+    if (!options.budget.budget.empty()) {
+      BudgetChoice choice =
+          choose_scheme(options.budget, options.rounding, model, *checkpoint, pack, report);
+      pack.scheme = std::move(choice.scheme);
+      fmt::print(options.json ? stderr : stdout, "{}", choice.text);
+      std::fflush(stdout);  // packing may take long
+    }
     pack.rounder = make_rounder(options.rounding, model, pack.scheme);
     Progress progress(fmt::format("packing {} as {}", model.string(), pack.scheme.label()));
     pack.progress = [&progress](double share) { progress.show(share); };
@@ -71,9 +83,9 @@ int quantize(QuantizeOptions& options) {
     throw Failure(kModel, error.what());
   }
   if (options.json) {
-    const nlohmann::json report = {{"file", options.output.string()},
-                                   {"scheme", pack.scheme.name()},
-                                   {"bytes", fs::file_size(options.output)}};
+    report.update({{"file", options.output.string()},
+                   {"scheme", pack.scheme.name()},
+                   {"bytes", fs::file_size(options.output)}});
     fmt::print("{}\n", report.dump());
   } else {
     fmt::print("{}: {} bytes\n", options.output.string(), fs::file_size(options.output));
@@ -98,6 +110,7 @@ Run add_quantize(CLI::App& app) {
             "Rotations R1 and R2 from a file; where it has none they are random");
   table.add("seed", options->seed, 0, UINT32_MAX, "Of random rotations");
   add_rounding_options(table, options->rounding);
+  add_budget_options(table, options->budget);
   table.group("Output");
   table.add("streams", options->streams, 1, 32, "Weight streams of the accelerator");
   table.add("context", options->context, 0, UINT32_MAX,

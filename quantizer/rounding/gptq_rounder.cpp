@@ -26,21 +26,6 @@ std::string key_of(const GptqSettings& settings, const GptqRounder::Windows& win
   return key.str();
 }
 
-// The matrices of a stage, in the order in which their rows are stacked.
-std::vector<Matrix*> matrices(Stage stage, LayerWeights& weights) {
-  switch (stage) {
-    case Stage::qkv:
-      return {&weights.q, &weights.k, &weights.v};
-    case Stage::o:
-      return {&weights.o};
-    case Stage::gate_up:
-      return {&weights.gate, &weights.up};
-    case Stage::down:
-      break;
-  }
-  return {&weights.down};
-}
-
 MatrixKind kind_of(Stage stage) {
   switch (stage) {
     case Stage::qkv:
@@ -65,19 +50,6 @@ Matrix stack(const std::vector<Matrix*>& parts) {
   return {rows, parts.front()->cols(), std::move(elements)};
 }
 
-void replace(const std::vector<Matrix*>& parts, std::span<const QuantizedRow> rows) {
-  size_t at = 0;
-  for (Matrix* part : parts) {
-    for (size_t r = 0; r < part->rows(); ++r, ++at) {
-      if (at >= rows.size() || rows[at].q.size() != part->cols()) {
-        throw std::invalid_argument("GptqRounder: rows that are not of this matrix");
-      }
-      const std::vector<float> values = dequantize_row(rows[at]);
-      std::copy(values.begin(), values.end(), part->row(r).begin());
-    }
-  }
-}
-
 size_t index(Stage stage) { return static_cast<size_t>(kind_of(stage)); }
 
 // Sums the Hessian of a stage while its inputs pass, then rounds its matrices.
@@ -93,10 +65,10 @@ class RoundingHook final : public LayerHook {
   }
 
   void revise(Stage stage, LayerWeights& weights) override {
-    const std::vector<Matrix*> parts = matrices(stage, weights);
+    const MatrixKind kind = kind_of(stage);
     std::vector<QuantizedRow>& rows = rows_[index(stage)];
-    rows = gptq(stack(parts), hessian_, options_(kind_of(stage)), workers_);
-    replace(parts, rows);
+    rows = gptq(stack(parts_of(kind, weights)), hessian_, options_(kind), workers_);
+    put_rows(kind, rows, weights);
     hessian_ = Matrix();
   }
 
@@ -115,7 +87,7 @@ class ResumingHook final : public LayerHook {
   explicit ResumingHook(const LayerRows& rows) : rows_(rows) {}
   void inputs(Stage /*stage*/, ConstView /*rows*/) override {}
   void revise(Stage stage, LayerWeights& weights) override {
-    replace(matrices(stage, weights), rows_[index(stage)]);
+    put_rows(kind_of(stage), rows_[index(stage)], weights);
   }
 
  private:

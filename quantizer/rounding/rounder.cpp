@@ -1,6 +1,8 @@
 #include "quantizer/rounding/rounder.h"
 
+#include <algorithm>
 #include <iterator>
+#include <stdexcept>
 
 namespace flexllm::quantizer {
 
@@ -16,25 +18,49 @@ std::vector<QuantizedRow> round_to_nearest(ConstView weights, const MatrixPrecis
 LayerRows NearestRounder::round_layer(uint32_t layer, LayerWeights weights, const Scheme& scheme,
                                       Workers& workers) {
   LayerRows rows;
-  const auto add = [&](MatrixKind kind, const Matrix& matrix) {
-    auto& stacked = rows[static_cast<size_t>(kind)];
-    auto rounded = round_to_nearest(matrix, scheme.of({layer, kind}), workers);
-    stacked.insert(stacked.end(), std::make_move_iterator(rounded.begin()),
-                   std::make_move_iterator(rounded.end()));
-  };
-  add(MatrixKind::qkv, weights.q);
-  add(MatrixKind::qkv, weights.k);
-  add(MatrixKind::qkv, weights.v);
-  add(MatrixKind::o, weights.o);
-  add(MatrixKind::gate_up, weights.gate);
-  add(MatrixKind::gate_up, weights.up);
-  add(MatrixKind::down, weights.down);
+  for (size_t k = 0; k < rows.size(); ++k) {
+    const auto kind = static_cast<MatrixKind>(k);
+    for (const Matrix* part : parts_of(kind, weights)) {
+      auto rounded = round_to_nearest(*part, scheme.of({layer, kind}), workers);
+      rows[k].insert(rows[k].end(), std::make_move_iterator(rounded.begin()),
+                     std::make_move_iterator(rounded.end()));
+    }
+  }
   return rows;
 }
 
 std::vector<QuantizedRow> NearestRounder::round_lm_head(ConstView weights, const Scheme& scheme,
                                                         Workers& workers) {
   return round_to_nearest(weights, scheme.lm_head, workers);
+}
+
+std::vector<Matrix*> parts_of(MatrixKind kind, LayerWeights& weights) {
+  switch (kind) {
+    case MatrixKind::qkv:
+      return {&weights.q, &weights.k, &weights.v};
+    case MatrixKind::o:
+      return {&weights.o};
+    case MatrixKind::gate_up:
+      return {&weights.gate, &weights.up};
+    case MatrixKind::down:
+      return {&weights.down};
+    case MatrixKind::lm_head:
+      break;
+  }
+  throw std::invalid_argument("lm_head is no matrix of a layer");
+}
+
+void put_rows(MatrixKind kind, std::span<const QuantizedRow> rows, LayerWeights& weights) {
+  size_t at = 0;
+  for (Matrix* part : parts_of(kind, weights)) {
+    for (size_t r = 0; r < part->rows(); ++r, ++at) {
+      if (at >= rows.size() || rows[at].q.size() != part->cols()) {
+        throw std::invalid_argument("rounded rows that are not of this matrix");
+      }
+      const std::vector<float> values = dequantize_row(rows[at]);
+      std::copy(values.begin(), values.end(), part->row(r).begin());
+    }
+  }
 }
 
 }  // namespace flexllm::quantizer

@@ -60,4 +60,11 @@ class NearestRounder final : public Rounder {
 std::vector<QuantizedRow> round_to_nearest(ConstView weights, const MatrixPrecision& precision,
                                            Workers& workers);
 
+// The parts of a matrix of a layer, in the order in which their rows are stacked.
+std::vector<Matrix*> parts_of(MatrixKind kind, LayerWeights& weights);
+
+// Puts what rounded rows stand for in the place of a matrix. Throws std::invalid_argument for rows
+// of another shape.
+void put_rows(MatrixKind kind, std::span<const QuantizedRow> rows, LayerWeights& weights);
+
 }  // namespace flexllm::quantizer

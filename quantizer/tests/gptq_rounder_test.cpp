@@ -66,20 +66,8 @@ class GptqRounding : public ::testing::Test {
     TokenBatch batch = model.embed(views);
     for (uint32_t layer = 0; layer < 2; ++layer) {
       LayerWeights weights = model.load_layer(layer);
-      size_t kind = 0;
-      for (const std::vector<Matrix*>& parts :
-           std::vector<std::vector<Matrix*>>{{&weights.q, &weights.k, &weights.v},
-                                             {&weights.o},
-                                             {&weights.gate, &weights.up},
-                                             {&weights.down}}) {
-        size_t at = 0;
-        for (Matrix* part : parts) {
-          for (size_t r = 0; r < part->rows(); ++r, ++at) {
-            const std::vector<float> values = dequantize_row(rounded[layer][kind][at]);
-            std::copy(values.begin(), values.end(), part->row(r).begin());
-          }
-        }
-        ++kind;
+      for (size_t kind = 0; kind < rounded[layer].size(); ++kind) {
+        put_rows(static_cast<MatrixKind>(kind), rounded[layer][kind], weights);
       }
       model.run_layer(batch, layer, weights);
     }
