@@ -59,7 +59,8 @@ struct SafetensorsHead {
 
 // Writes a file aside and puts it in its place only when it is whole and on the disk: after
 // `commit`, `path` is the new file; without, or after an Error (a full disk), `path` is what it was
-// before and nothing is left.
+// before and nothing is left. A process that is killed leaves the file aside (PATH.partial-PID-N);
+// the next writer of the same path removes it.
 // Metadata comes last, so that it may hold what is known only then, such as checksums.
 class SafetensorsWriter {
  public:
@@ -93,5 +94,9 @@ class SafetensorsWriter {
   size_t current_ = 0;    // tensor being written
   uint64_t written_ = 0;  // bytes of it
 };
+
+// Removes the files aside of writers of `path` that were killed; those of writers at work, in any
+// process, stay. Any thread may call it. Throws nothing: what cannot be removed stays.
+void remove_abandoned(const std::filesystem::path& path);
 
 }  // namespace flexllm::formats

@@ -1,4 +1,6 @@
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -42,16 +44,39 @@ std::string header_text(const std::filesystem::path& path,
   }
 }
 
-// A new file beside `path`, open for writing.
+constexpr std::string_view kAside = ".partial-";
+
+// Whether `name` is one of create_beside() for a file `target`.
+bool is_aside(std::string_view name, const std::string& target) {
+  if (!name.starts_with(target + std::string(kAside))) return false;
+  name.remove_prefix(target.size() + kAside.size());
+  const size_t dash = name.find('-');
+  const auto number = [](std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return dash != std::string_view::npos && number(name.substr(0, dash)) &&
+         number(name.substr(dash + 1));
+}
+
+// A new file beside `path`, open for writing and locked for as long as it is open.
 std::pair<std::filesystem::path, int> create_beside(const std::filesystem::path& path) {
   for (int attempt = 0;; ++attempt) {
     std::filesystem::path temporary = path;
-    temporary += ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
+    temporary += std::string(kAside) + std::to_string(::getpid()) + "-" + std::to_string(attempt);
     const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return {std::move(temporary), fd};
-    if (errno != EEXIST || attempt == 1000) {
+    if (fd < 0) {
+      if (errno == EEXIST && attempt < 1000) continue;
       throw system_error(path, "cannot create a file beside it");
     }
+    struct stat status = {};
+    if (::flock(fd, LOCK_EX) != 0 || ::fstat(fd, &status) != 0) {
+      const Error error = system_error(path, "cannot lock a file beside it");
+      ::close(fd);
+      ::unlink(temporary.c_str());
+      throw error;
+    }
+    if (status.st_nlink > 0) return {std::move(temporary), fd};
+    ::close(fd);  // before the lock was there, another process took the file for an abandoned one
   }
 }
 
@@ -65,6 +90,23 @@ void sync_folder(const std::filesystem::path& folder) {
 }
 
 }  // namespace
+
+void remove_abandoned(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const std::string target = path.filename().string();
+  std::error_code error;
+  std::vector<std::filesystem::path> found;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (is_aside(entry->path().filename().string(), target)) found.push_back(entry->path());
+  }
+  for (const std::filesystem::path& file : found) {
+    const int fd = ::open(file.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) continue;
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) ::unlink(file.c_str());
+    ::close(fd);
+  }
+}
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<SafetensorsHead> tensors,
@@ -95,6 +137,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
         path_, "header",
         "tensors and metadata need more than " + std::to_string(kMaxSafetensorsHeader) + " bytes");
   }
+  remove_abandoned(path_);
   std::tie(temporary_, fd_) = create_beside(path_);
   if (::lseek(fd_, static_cast<off_t>(data_begin_), SEEK_SET) < 0) fail("cannot seek");
   skip_finished();

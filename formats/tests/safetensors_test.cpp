@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <functional>
@@ -177,6 +179,37 @@ TEST_F(SafetensorsTest, LeavesNothingWithoutACommit) {
   }
   EXPECT_THAT(files(), ::testing::ElementsAre("out.safetensors"));
   EXPECT_EQ(read_whole(path_), "old");
+}
+
+// A child is killed while it writes.
+TEST_F(SafetensorsTest, RemovesWhatAKilledWriterHasLeft) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    SafetensorsWriter writer(path_, {{"t", DType::u8, {4}}}, 10);
+    writer.write("t", as_bytes("abc"));
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const std::string abandoned = "out.safetensors.partial-" + std::to_string(child) + "-0";
+  ASSERT_THAT(files(), ::testing::ElementsAre(abandoned));
+  // Neither a writer at work nor what only looks alike is touched.
+  const std::vector<std::string> others = {
+      "ut.safetensors.partial-1-0", "out.safetensors.partial", "out.safetensors.partial-1",
+      "out.safetensors.partial-1-", "out.safetensors.partial-1-0.txt"};
+  for (const std::string& name : others) folder_.write(name, "");
+  SafetensorsWriter first(path_, {{"t", DType::u8, {1}}}, 10);
+  EXPECT_THAT(files(), ::testing::Not(::testing::Contains(abandoned)));
+  SafetensorsWriter second(path_, {{"t", DType::u8, {1}}}, 10);
+  for (SafetensorsWriter* writer : {&second, &first}) {
+    writer->write("t", as_bytes(writer == &first ? "1" : "2"));
+    writer->commit({});
+  }
+  std::vector<std::string> left = others;
+  left.emplace_back("out.safetensors");
+  EXPECT_THAT(files(), ::testing::UnorderedElementsAreArray(left));
+  EXPECT_EQ(read_whole(path_).back(), '1') << "the last rename wins";
 }
 
 TEST_F(SafetensorsTest, RefusesToWriteWhatWasNotAnnounced) {

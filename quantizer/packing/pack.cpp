@@ -9,6 +9,7 @@
 
 #include "formats/error.h"
 #include "formats/packed_model.h"
+#include "formats/safetensors.h"
 #include "quantizer/packing/arenas.h"
 #include "quantizer/packing/model_buffer.h"
 #include "quantizer/packing/partial_run.h"
@@ -93,6 +94,7 @@ class Packer {
   }
 
   void run(const std::filesystem::path& path) {
+    formats::remove_abandoned(path);  // for its room on the disk
     check_disk(path);
     std::unique_ptr<Rounder> rounder = options_.rounder ? options_.rounder(checkpoint_, workers_)
                                                         : std::make_unique<NearestRounder>();
