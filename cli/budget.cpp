@@ -118,6 +118,10 @@ class Search {
   }
 
   BudgetChoice choose(const Budget& budget, nlohmann::json& report) {
+    if (ids_.empty()) {
+      throw Failure(kUsage,
+                    "--budget: every matrix is an exception of --scheme; none can be raised");
+    }
     const double fastest = time_.tokens_per_s(low_);
     if (!budget.perplexity && fastest < budget.value) {
       throw Failure(kModel,
@@ -143,6 +147,7 @@ class Search {
       return distance.divergence;
     };
     Raised raised;
+    std::optional<double> reached;  // divergence
     if (budget.perplexity) {
       const quantizer::Search search =
           quantizer::fewest_raised(prediction, std::log1p(budget.value), kMostProbes,
@@ -153,16 +158,14 @@ class Search {
                                           options_.budget, scheme(raised).name(),
                                           100 * over_float(search.found.divergence)));
       }
-      std::stable_partition(probes.begin(), probes.end(), [&](const nlohmann::json& probe) {
-        return probe["raised"] != search.found.raised;
-      });
+      reached = search.found.divergence;
     } else {
       const auto chosen =
           raise_within(ordered, 1 / budget.value, [&](std::span<const MatrixId> some) {
             return time_.seconds(scheme({some.begin(), some.end()}));
           });
       raised = {chosen.begin(), chosen.end()};
-      if (rounded_) measured(raised);
+      if (rounded_) reached = measured(raised);
     }
 
     BudgetChoice choice{scheme(raised), ""};
@@ -180,7 +183,7 @@ class Search {
                         {"accelerator", options_.accelerator},
                         {"modelled_tokens_per_s", time_.tokens_per_s(choice.scheme)},
                         {"modelled_tokens_per_s_low", fastest}};
-    if (!probes.empty()) report["budget"]["over_float"] = probes.back()["over_float"];
+    if (reached) report["budget"]["over_float"] = over_float(*reached);
     report["sensitivities"] = to_json(found);
     choice.text = describe(choice.scheme, raised, report["budget"]);
     return choice;

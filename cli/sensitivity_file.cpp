@@ -44,11 +44,15 @@ SensitivityFile::SensitivityFile(fs::path path, std::map<std::string, std::strin
 
 std::optional<quantizer::Sensitivities> SensitivityFile::load(
     const std::vector<quantizer::MatrixId>& ids) const {
-  std::error_code error;
-  if (path_.empty() || !fs::exists(path_, error)) return std::nullopt;
+  if (path_.empty()) return std::nullopt;
   const auto refuse = [&](const std::string& why) {
     return Failure(kUsage, fmt::format("--sensitivity: {} {}", path_.string(), why));
   };
+  std::error_code error;
+  if (!fs::exists(path_, error)) {
+    if (!fs::is_directory(fs::absolute(path_).parent_path(), error)) throw refuse("has no folder");
+    return std::nullopt;
+  }
   std::ifstream file(path_);
   if (!file || !fs::is_regular_file(path_, error)) throw refuse("cannot be read");
   std::map<std::string, std::string> of;

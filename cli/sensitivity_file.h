@@ -19,7 +19,7 @@ class SensitivityFile {
   SensitivityFile(std::filesystem::path path, std::map<std::string, std::string> of);
 
   // Nothing if there is no file. Throws Failure (kUsage) for a file that cannot be read, is damaged
-  // or is of something else, and says of what.
+  // or is of something else, and says of what; also if there is no folder to save() one in.
   std::optional<quantizer::Sensitivities> load(const std::vector<quantizer::MatrixId>& ids) const;
 
   // Written aside and renamed. Throws Failure (kFailed).

@@ -187,6 +187,9 @@ def test_text_may_be_given(choose, low, place):
     (("--budget", "ppl=+3%", "--high", "w8a4"), "--high: w8a4 has no more bits than w4g64a8"),
     (("--budget", "ppl=+3%", "--accelerator", "u50"), "there is no 'u50'"),
     (("--budget", "ppl=+3%", "--budget-text", "/nowhere"), "--budget-text: cannot read /nowhere"),
+    (("--budget", "ppl=+3%", "--sensitivity", "/nowhere/x"), "/nowhere/x has no folder"),
+    (("--budget", "ppl=+3%", "--scheme", f"{LOW}:" + ",".join(f"0-1.{kind}=w8a8" for kind in KINDS)),
+     "every matrix is an exception of --scheme"),
     (("--high", "w8a8"), "--high belongs to --budget"),
     (("--sensitivity", "x"), "--sensitivity belongs to --budget"),
 ])

@@ -19,6 +19,7 @@ FloatModel float_model(const RoundedModel& rounded, const Raised& raised) {
 
 // The windows of `added` behind those of `all`.
 void append(TokenBatch& all, const TokenBatch& added) {
+  if (added.starts.empty()) return;
   if (all.starts.empty()) {
     all = added;
     return;

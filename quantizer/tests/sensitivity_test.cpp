@@ -155,6 +155,16 @@ TEST_F(Sensitive, ExceptionsOfTheSchemeStayAsTheyAre) {
   EXPECT_EQ(raised.of({2, MatrixKind::qkv}), high_);
 }
 
+TEST_F(Sensitive, AModelOfExceptionsIsMeasuredAsItIs) {
+  const Reference::Windows windows = text(checkpoint_.config().vocab);
+  const Scheme scheme =
+      Scheme::parse("w4a8kv8-lm8:0-2.qkv=w4a4,0-2.o=w4a4,0-2.gate_up=w4a4,0-2.down=w4a4");
+  const Sensitivities found =
+      measure_sensitivities(round(scheme, workers_), Reference(checkpoint_, windows, workers_));
+  EXPECT_TRUE(found.matrices.empty());
+  EXPECT_NEAR(found.high, divergence(scheme, windows), 1e-5);
+}
+
 TEST_F(Sensitive, GivesTheSameBitsOnAnyNumberOfThreads) {
   const Scheme low = Scheme::parse("w4a8kv8-lm8-r4");
   Workers three(3);
