@@ -23,6 +23,7 @@ constexpr Subcommand kSubcommands[] = {
     {"perplexity", "Measure how well a model predicts a text", add_perplexity},
     {"compare", "Measure how far a model is from another on a text", add_compare},
     {"plan", "Model the speed and size of an accelerator", add_plan},
+    {"bench", "Measure how a server answers a load", add_bench},
     {"doctor", "Examine the card, its driver and its bitstream", add_doctor},
 };
 

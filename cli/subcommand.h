@@ -29,6 +29,7 @@ Run add_learn_rotations(CLI::App& app);
 Run add_perplexity(CLI::App& app);
 Run add_compare(CLI::App& app);
 Run add_plan(CLI::App& app);
+Run add_bench(CLI::App& app);
 Run add_doctor(CLI::App& app);
 
 }  // namespace flexllm::cli
