@@ -16,6 +16,8 @@
 #include "cli/progress.h"
 #include "cli/subcommand.h"
 #include "formats/checkpoint.h"
+#include "quantizer/packing/packed_cache.h"
+#include "quantizer/packing/partial_folder.h"
 #include "quantizer/rotation/learn.h"
 
 namespace flexllm::cli {
@@ -55,8 +57,13 @@ int learn_rotations(LearnRotationsOptions& options) {
         fmt::format("learning rotations of {} for {}", model.string(), scheme.label()));
     options.learn.seed = options.rotation_seed;
     options.learn.progress = [&progress](double share) { progress.show(share); };
+    quantizer::PartialFolder partial(options.output, "rotation.",
+                                     quantizer::fingerprint(model) + "\n" +
+                                         quantizer::learning_key(scheme, windows, options.learn));
+    options.learn.partial = &partial;
     learned = quantizer::learn_rotations(*checkpoint, scheme, windows, options.learn, workers);
     quantizer::save_rotations(learned.rotations, options.output);
+    partial.finish();
   } catch (const Failure&) {
     throw;
   } catch (const std::exception& error) {

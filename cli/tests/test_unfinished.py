@@ -1,13 +1,14 @@
-"""`flexllm quantize` that does not come to its end: killed, or on a full disk.
+"""`flexllm quantize` and `learn-rotations` that do not come to their end: killed, or on a full disk.
 
-The file-size limit of a process stands in for both: the write that passes it fails, or, where the
-signal has its default action, is the process's last.
+For quantize the file-size limit of a process stands in for both: the write that passes it fails,
+or, where the signal has its default action, is the process's last.
 """
 import os
 import pathlib
 import resource
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -76,3 +77,36 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, folder, whole, 
     assert done.returncode == 0, done.stderr
     assert list(place.iterdir()) == [output]
     assert output.read_bytes() == whole
+
+
+def test_learned_rotations_go_on_where_they_were_killed(tmp_path, folder):
+    text = tmp_path / "text.txt"
+    text.write_text("abba" * 40)
+
+    def learn(output, steps=400):
+        return subprocess.Popen(
+            [BUILD / "flexllm", "learn-rotations", folder, "-o", output, "--scheme",
+             "w4a8kv8-lm8-r12", "--steps", str(steps), "--calibration", text,
+             "--calibration-windows", "2", "--calibration-tokens", "50"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole = tmp_path / "whole.safetensors"
+    with learn(whole) as run:
+        said, errors = run.communicate()
+    assert run.returncode == 0, errors
+    place = tmp_path / "output"
+    place.mkdir()
+    output = place / "out.safetensors"
+    kept = place / "out.safetensors.partial" / "rotation.residual.safetensors"
+    with learn(output) as run:
+        while not kept.exists() and run.poll() is None:
+            time.sleep(0.001)
+        run.kill()
+    assert run.returncode == -signal.SIGKILL, "it was through before it was killed"
+    assert not output.exists() and kept.exists()
+    with learn(output) as run:
+        again, errors = run.communicate()
+    assert run.returncode == 0, errors
+    assert list(place.iterdir()) == [output]
+    assert output.read_bytes() == whole.read_bytes()
+    assert again == said.replace(str(whole), str(output))

@@ -1,15 +1,7 @@
 #include "quantizer/packing/partial_run.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
-#include <system_error>
 #include <vector>
 
 #include "formats/error.h"
@@ -24,90 +16,19 @@ using formats::Error;
 
 constexpr MatrixKind kKinds[] = {MatrixKind::qkv, MatrixKind::o, MatrixKind::gate_up,
                                  MatrixKind::down};
-constexpr const char* kKeyFile = "key";
-constexpr const char* kStem = "layer.";
 constexpr uint64_t kMetadataCapacity = 64;
-
-std::string reason() { return std::generic_category().message(errno); }
 
 std::string tensor_name(MatrixKind kind, const char* part) {
   return std::string(name_of(kind)) + "." + part;
 }
 
-// A layer's file, or what a writer that was killed has left of one.
-bool is_layer(const fs::path& file) { return file.filename().string().starts_with(kStem); }
-
 }  // namespace
 
 PartialRun::PartialRun(const fs::path& output, const std::string& key)
-    : folder_(output.string() + ".partial") {
-  std::error_code error;
-  fs::create_directory(folder_, error);
-  if (!fs::is_directory(folder_)) {
-    throw Error(folder_, "cannot make the folder", error ? error.message() : "a file is there");
-  }
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    if (entry.path().filename() != kKeyFile && !is_layer(entry.path())) {
-      throw Error(folder_, entry.path().filename().string(),
-                  "is not of an unfinished packing: move the folder away");
-    }
-  }
-  const fs::path key_file = folder_ / kKeyFile;
-  lock_ = ::open(key_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_ < 0) throw Error(key_file, "cannot open", reason());
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(lock_);
-    throw Error(folder_, "in use", "another process is packing into the same file");
-  }
-  std::ifstream stored(key_file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(stored), std::istreambuf_iterator<char>()};
-  if (text == key) return;
-  // Layers go before the key comes: a run that is killed in between begins anew.
-  remove_layers();
-  if (::ftruncate(lock_, 0) != 0 ||
-      ::pwrite(lock_, key.data(), key.size(), 0) != static_cast<ssize_t>(key.size()) ||
-      ::fsync(lock_) != 0) {
-    const std::string why = reason();
-    ::close(lock_);
-    throw Error(key_file, "cannot write", why);
-  }
-}
-
-PartialRun::~PartialRun() {
-  if (lock_ < 0) return;
-  std::error_code error;
-  if (!holds_layers()) {
-    fs::remove(folder_ / kKeyFile, error);
-    fs::remove(folder_, error);
-  }
-  ::close(lock_);
-}
-
-void PartialRun::finish() {
-  remove_layers();
-  std::error_code error;
-  fs::remove(folder_ / kKeyFile, error);
-  fs::remove(folder_, error);
-}
-
-void PartialRun::remove_layers() const {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    if (is_layer(entry.path())) files.push_back(entry.path());
-  }
-  for (const fs::path& file : files) fs::remove(file);
-}
-
-bool PartialRun::holds_layers() const {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    if (is_layer(entry.path())) return true;
-  }
-  return false;
-}
+    : folder_(output, "layer.", key) {}
 
 fs::path PartialRun::file_of(uint32_t layer) const {
-  return folder_ / (kStem + std::to_string(layer) + ".safetensors");
+  return folder_.file(std::to_string(layer) + ".safetensors");
 }
 
 void PartialRun::store(uint32_t layer, const LayerRows& rows) const {

@@ -59,8 +59,12 @@ Matrix made_orthogonal(const Matrix& a, Workers& workers) {
 }
 
 CayleyDescent::CayleyDescent(Matrix start, double momentum)
-    : point_(std::move(start)), velocity_(point_.rows(), point_.cols()), momentum_(momentum) {
-  if (point_.rows() == 0 || point_.rows() != point_.cols()) {
+    : CayleyDescent(start, Matrix(start.rows(), start.cols()), momentum) {}
+
+CayleyDescent::CayleyDescent(Matrix point, Matrix velocity, double momentum)
+    : point_(std::move(point)), velocity_(std::move(velocity)), momentum_(momentum) {
+  if (point_.rows() == 0 || point_.rows() != point_.cols() || velocity_.rows() != point_.rows() ||
+      velocity_.cols() != point_.cols()) {
     throw std::invalid_argument("CayleyDescent: the start is not square");
   }
 }

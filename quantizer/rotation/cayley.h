@@ -12,8 +12,11 @@ class CayleyDescent {
   // Starts from a square orthogonal matrix; `momentum` in [0, 1) is what a step keeps of the one
   // before it.
   CayleyDescent(Matrix start, double momentum);
+  // Goes on from a descent's point() and velocity().
+  CayleyDescent(Matrix point, Matrix velocity, double momentum);
 
   const Matrix& point() const { return point_; }
+  const Matrix& velocity() const { return velocity_; }
 
   // Moves against `gradient` (of a loss by the elements of the point, of the point's shape), along
   // a curve of orthogonal matrices, so that directions turn by `angle` radians in the quadratic

@@ -2,16 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
+#include "formats/sha256.h"
 #include "quantizer/algebra/products.h"
 #include "quantizer/float_model/float_model.h"
 #include "quantizer/rotation/cayley.h"
+#include "quantizer/rotation/descent_state.h"
 #include "quantizer/rotation/rotated_checkpoint.h"
 
 namespace flexllm::quantizer {
 namespace {
+
+// Steps of R1 after which it is kept: of a model of a billion parameters, some 20 seconds.
+constexpr uint32_t kResidualInterval = 10;
 
 // Rows of `matrix` at even distances, at most `count`.
 Matrix some_rows(ConstView matrix, size_t count) {
@@ -133,30 +140,38 @@ class Learner {
     return samples;
   }
 
-  // `start` turned further. The samples are turned by `start` already.
+  // `start` turned further. The samples are turned by `start` already. `name` is that of its file
+  // in the partial folder, written every `interval` steps and at the end.
   Rotation learn(const Rotation& start, std::span<const StepSamples> samples,
-                 LearnedRotations& learned, double share_before, double share_after) const {
+                 LearnedRotations& learned, const std::string& name, uint32_t interval,
+                 double share_before, double share_after) const {
     const size_t n = start.size();
-    Matrix identity(n, n);
-    for (size_t i = 0; i < n; ++i) identity(i, i) = 1;
-    CayleyDescent descent(identity, options_.momentum);
-    Matrix best = identity;
-    double least = 0;
-    for (uint32_t step = 0; step <= options_.steps; ++step) {
+    const std::filesystem::path file =
+        options_.partial != nullptr ? options_.partial->file(name + ".safetensors") : "";
+    DescentState state = begin(file, n);
+    CayleyDescent descent(std::move(state.point), std::move(state.velocity), options_.momentum);
+    while (state.steps <= options_.steps) {
+      const uint32_t step = state.steps++;
       Matrix gradient(n, n);
       const double loss = step_loss(samples, descent.point(), gradient, workers_);
-      if (step == 0) learned.loss_before.push_back(loss);
-      if (step == 0 || loss < least) {
-        least = loss;
-        best = descent.point();
+      if (step == 0) state.loss_first = loss;
+      if (step == 0 || loss < state.loss_least) {
+        state.loss_least = loss;
+        state.best = descent.point();
       }
       const double left = 1 - static_cast<double>(step) / std::max(1u, options_.steps);
       if (step < options_.steps) descent.step(gradient, options_.angle * left, workers_);
+      if (!file.empty() && (step == options_.steps || state.steps % interval == 0)) {
+        state.point = descent.point();
+        state.velocity = descent.velocity();
+        save_state(state, file);
+      }
       report(share_before + (share_after - share_before) * (1 - left));
     }
-    learned.loss_after.push_back(least);
+    learned.loss_before.push_back(state.loss_first);
+    learned.loss_after.push_back(state.loss_least);
     Matrix product(n, n);
-    multiply(product, start.matrix(), best, workers_);
+    multiply(product, start.matrix(), state.best, workers_);
     return Rotation::dense(made_orthogonal(product, workers_), workers_);
   }
 
@@ -165,6 +180,17 @@ class Learner {
   }
 
  private:
+  static DescentState begin(const std::filesystem::path& file, size_t n) {
+    if (!file.empty()) {
+      if (auto kept = load_state(file, n)) return std::move(*kept);
+    }
+    DescentState state;
+    state.point = Matrix(n, n);
+    for (size_t i = 0; i < n; ++i) state.point(i, i) = 1;
+    state.velocity = Matrix(n, n);
+    return state;
+  }
+
   void add(std::vector<StepSamples>& samples, const Matrix& inputs,
            std::span<const Matrix* const> matrices, const MatrixId& id) const {
     add_samples(samples, inputs, matrices, scheme_.of(id), options_.weight_rows, workers_);
@@ -216,6 +242,22 @@ double step_loss(std::span<const StepSamples> samples, const Matrix& rotation, M
   return loss;
 }
 
+std::string learning_key(const Scheme& scheme, std::span<const std::vector<uint32_t>> windows,
+                         const LearnOptions& options) {
+  formats::Sha256 text;
+  for (const std::vector<uint32_t>& window : windows) {
+    const uint64_t size = window.size();
+    text.update(std::as_bytes(std::span(&size, 1)));
+    text.update(std::as_bytes(std::span(window)));
+  }
+  std::ostringstream key;
+  key << std::hexfloat << "scheme " << scheme.name() << "\nsteps " << options.steps << " angle "
+      << options.angle << " momentum " << options.momentum << "\nrows " << options.rows << " of "
+      << "weights " << options.weight_rows << "\nseed " << options.seed << "\ntext "
+      << formats::to_hex(text.finish()) << "\n";
+  return key.str();
+}
+
 LearnedRotations learn_rotations(const formats::Checkpoint& checkpoint, const Scheme& scheme,
                                  std::span<const std::vector<uint32_t>> windows,
                                  const LearnOptions& options, Workers& workers) {
@@ -233,15 +275,17 @@ LearnedRotations learn_rotations(const formats::Checkpoint& checkpoint, const Sc
   const double residual_end = scheme.rotate_residual ? 0.9 : 0.3;
   if (scheme.rotate_residual) {
     learned.rotations.residual =
-        learner.learn(learned.rotations.residual, samples.residual, learned, 0.3, residual_end);
+        learner.learn(learned.rotations.residual, samples.residual, learned, "residual",
+                      kResidualInterval, 0.3, residual_end);
   }
   const auto layers = static_cast<double>(samples.values.size());
   for (size_t layer = 0; layer < samples.values.size(); ++layer) {
     Rotation& rotation = learned.rotations.values[layer];
     const auto index = static_cast<double>(layer);
-    rotation = learner.learn(rotation, samples.values[layer], learned,
-                             residual_end + (1 - residual_end) * index / layers,
-                             residual_end + (1 - residual_end) * (index + 1) / layers);
+    rotation =
+        learner.learn(rotation, samples.values[layer], learned, "values." + std::to_string(layer),
+                      UINT32_MAX, residual_end + (1 - residual_end) * index / layers,
+                      residual_end + (1 - residual_end) * (index + 1) / layers);
   }
   return learned;
 }

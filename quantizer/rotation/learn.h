@@ -19,9 +19,11 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "quantizer/packing/partial_folder.h"
 #include "quantizer/rotation/rotations.h"
 #include "quantizer/scheme.h"
 
@@ -34,6 +36,10 @@ struct LearnOptions {
   uint32_t rows = 256;         // of activations, of a matrix; spread over the text
   uint32_t weight_rows = 128;  // of weights, of a matrix
   uint64_t seed = 0;           // of the random rotations that it starts from
+  // Where R1, from time to time, and each R2 are kept, so that a run that was stopped goes on there
+  // after it has looked at the text again; opened with a key that names the checkpoint and holds
+  // learning_key(). None: nothing is kept.
+  const PartialFolder* partial = nullptr;
   // Called on the calling thread: share of the work done, 0..1.
   std::function<void(double)> progress;
 };
@@ -45,10 +51,14 @@ struct LearnedRotations {
   std::vector<double> loss_after;
 };
 
+// All that the result depends on, beside the checkpoint.
+std::string learning_key(const Scheme& scheme, std::span<const std::vector<uint32_t>> windows,
+                         const LearnOptions& options);
+
 // Starts from random rotations, those that the scheme has. `windows` of tokens; memory beside one
 // layer: the samples, and windows' residuals. The same for any number of workers. Throws
 // std::invalid_argument for a scheme without R1 and R2 or windows that do not fit the model, and
-// what reading the checkpoint throws.
+// what reading the checkpoint or keeping a rotation throws.
 LearnedRotations learn_rotations(const formats::Checkpoint& checkpoint, const Scheme& scheme,
                                  std::span<const std::vector<uint32_t>> windows,
                                  const LearnOptions& options, Workers& workers);

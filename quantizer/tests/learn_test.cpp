@@ -3,11 +3,14 @@
 #include "quantizer/rotation/learn.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 #include "quantizer/algebra/products.h"
 #include "quantizer/rotation/cayley.h"
@@ -146,6 +149,56 @@ TEST(LearnRotations, LowersTheLossTheSameOnAnyNumberOfThreads) {
       EXPECT_LT(a.loss_after[i], a.loss_before[i]) << name;
     }
   }
+}
+
+TEST(LearnRotations, GoesOnWhereItWasStopped) {
+  const testing::MemoryCheckpoint checkpoint(learned_config());
+  const auto windows = some_windows();
+  const Scheme scheme = Scheme::parse("w4g64a4kv8-lm8-r124");
+  Workers workers(1);
+  const auto output =
+      std::filesystem::path(::testing::TempDir()) / ("learned-" + std::to_string(::getpid()));
+  LearnOptions options;
+  options.steps = 25;
+  options.rows = 40;
+  double stop_at = 2;
+  std::vector<double> shares;
+  options.progress = [&](double share) {
+    if (share > stop_at) throw std::runtime_error("stopped");
+    if (share > 0.3) shares.push_back(share);  // the text has been looked at
+  };
+  const auto learn = [&] {
+    const std::string key = learning_key(scheme, windows, options);
+    PartialFolder partial(output, "rotation.", key);
+    options.partial = &partial;
+    LearnedRotations learned = learn_rotations(checkpoint, scheme, windows, options, workers);
+    partial.finish();
+    return learned;
+  };
+  const LearnedRotations whole = learn();
+  EXPECT_EQ(shares.size(), 3 * 26u - 1);  // step 0 of R1 is at 0.3
+  // Within R1, of which 20 of 26 steps are kept; within the last R2, after which two rotations are.
+  const std::pair<double, size_t> stops[] = {{0.85, 6 + 26 + 26}, {0.98, 26}};
+  for (const auto& [share, steps] : stops) {
+    stop_at = share;
+    EXPECT_THROW(learn(), std::runtime_error);
+    stop_at = 2;
+    shares.clear();
+    const LearnedRotations resumed = learn();
+    EXPECT_EQ(shares.size(), steps) << share;
+    EXPECT_EQ(digest(resumed.rotations), digest(whole.rotations));
+    EXPECT_EQ(resumed.loss_before, whole.loss_before);
+    EXPECT_EQ(resumed.loss_after, whole.loss_after);
+    EXPECT_FALSE(std::filesystem::exists(output.string() + ".partial"));
+  }
+  // With another key from the start.
+  stop_at = 0.85;
+  EXPECT_THROW(learn(), std::runtime_error);
+  stop_at = 2;
+  options.seed = 1;
+  shares.clear();
+  learn();
+  EXPECT_EQ(shares.size(), 3 * 26u - 1);
 }
 
 TEST(LearnRotations, RefusesWhatItCannotLearn) {
