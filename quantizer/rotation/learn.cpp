@@ -17,7 +17,7 @@
 namespace flexllm::quantizer {
 namespace {
 
-// Steps of R1 after which it is kept: of a model of a billion parameters, some 20 seconds.
+// Steps of R1 after which it is kept.
 constexpr uint32_t kResidualInterval = 10;
 
 // Rows of `matrix` at even distances, at most `count`.
