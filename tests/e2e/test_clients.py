@@ -61,6 +61,20 @@ def test_run_prints_the_answer_and_its_figures(cache: Path) -> None:
     assert "Paris" in report["text"]
 
 
+def test_bench_gets_the_tokens_that_it_asks_for(server: Server) -> None:
+    done = flexllm(
+        "bench", "--url", server.url, "--requests", "6", "--concurrency", "3", "--prompt-tokens",
+        "uniform:8-24", "--output-tokens", "uniform:3-9", "--slo", "ttft=300s,itl=300s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["requests"] == {"done": 6, "failed": 0, "unfinished": 0}
+    assert report["requests_with_usage"] == 6
+    assert report["output_tokens"] == report["asked_output_tokens"]
+    assert 6 * 8 < report["prompt_tokens"]  # the words and the chat template
+    assert report["ttft_s"]["count"] == report["goodput"]["requests"] == 6
+
+
 def test_doctor_finds_the_emulated_card_sound() -> None:
     done = flexllm("doctor", "--device", "emulated", "--selftest", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
