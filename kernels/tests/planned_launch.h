@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/model/stages.h"
@@ -21,8 +22,9 @@ namespace built = accelerator::FLEXLLM_ACCELERATOR;
 
 inline void add_ports(model::Kernel& kernel, const char* family, int count, int bits) {
   for (int i = 0; i < count; ++i) {
-    kernel.ports.push_back(
-        {std::string(family) + std::to_string(i), static_cast<uint32_t>(bits), {0}});
+    std::string name = family;
+    name += std::to_string(i);
+    kernel.ports.push_back({std::move(name), static_cast<uint32_t>(bits), {0}});
   }
 }
 
