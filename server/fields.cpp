@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "server/json.h"
+
 namespace flexllm::server {
 
 Fields::Fields(const nlohmann::json& object, std::string path)
@@ -43,13 +45,13 @@ void Fields::read(std::string_view name, std::string& out) {
   out = member->get<std::string>();
 }
 
-void Fields::read(std::string_view name, float& out, double low, double high) {
+void Fields::read(std::string_view name, float& out, Bounds bounds) {
   const auto* member = find(name);
   if (member == nullptr) return;
   if (!member->is_number()) return fail(name, "must be a number.");
   const double number = member->get<double>();
-  if (!(number >= low && number <= high)) {
-    return fail(name, fmt::format("must be between {} and {}.", low, high));
+  if (!(number >= bounds.low && number <= bounds.high)) {
+    return fail(name, fmt::format("must be between {} and {}.", bounds.low, bounds.high));
   }
   out = static_cast<float>(number);
 }
@@ -57,18 +59,14 @@ void Fields::read(std::string_view name, float& out, double low, double high) {
 std::optional<int64_t> Fields::integer(std::string_view name, int64_t low, int64_t high) {
   const auto* member = find(name);
   if (member == nullptr) return std::nullopt;
-  if (!member->is_number_integer()) {
-    fail(name, "must be an integer.");
-    return std::nullopt;
-  }
-  const bool too_large =
-      member->is_number_unsigned() && !std::in_range<int64_t>(member->get<uint64_t>());
-  const int64_t number = too_large ? 0 : member->get<int64_t>();
-  if (too_large || number < low || number > high) {
+  const auto number = integer_of(*member);
+  if (number && *number >= low && *number <= high) return number;
+  if (number || member->is_number_integer()) {
     fail(name, fmt::format("must be between {} and {}.", low, high));
-    return std::nullopt;
+  } else {
+    fail(name, "must be an integer.");
   }
-  return number;
+  return std::nullopt;
 }
 
 void Fields::fail(std::string_view name, std::string message) {

@@ -14,6 +14,11 @@
 
 namespace flexllm::server {
 
+struct Bounds {
+  double low = 0;
+  double high = 0;
+};
+
 class Fields {
  public:
   // `path` names the object for error messages, "messages[0]"; empty: the body itself.
@@ -25,7 +30,7 @@ class Fields {
   void read(std::string_view name, bool& out);
   void read(std::string_view name, std::string& out);
   // Bounds are inclusive.
-  void read(std::string_view name, float& out, double low, double high);
+  void read(std::string_view name, float& out, Bounds bounds);
   template <std::integral T>
   void read(std::string_view name, T& out, int64_t low, int64_t high) {
     if (const auto number = integer(name, low, high)) out = static_cast<T>(*number);

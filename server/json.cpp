@@ -1,5 +1,8 @@
 #include "server/json.h"
 
+#include <cmath>
+#include <utility>
+
 namespace flexllm::server {
 namespace {
 
@@ -43,6 +46,20 @@ tl::expected<nlohmann::json, std::string> parse_json(std::string_view text, size
   } catch (const nlohmann::json::exception&) {  // a number that no type holds
     return tl::unexpected(std::string("A number is out of range."));
   }
+}
+
+std::optional<int64_t> integer_of(const nlohmann::json& value) {
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<uint64_t>();
+    return std::in_range<int64_t>(number) ? std::optional(static_cast<int64_t>(number))
+                                          : std::nullopt;
+  }
+  if (value.is_number_integer()) return value.get<int64_t>();
+  if (!value.is_number_float()) return std::nullopt;
+  const auto number = value.get<double>();
+  // A literal below int64 was rounded to -2^63, so that one is not taken.
+  const bool integral = number > -0x1p63 && number < 0x1p63 && std::trunc(number) == number;
+  return integral ? std::optional(static_cast<int64_t>(number)) : std::nullopt;
 }
 
 std::string dump(const nlohmann::ordered_json& value) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -16,6 +18,10 @@ inline constexpr size_t kMaxJsonDepth = 64;
 // `max_depth`. The error is one sentence that says where, without quoting the text.
 tl::expected<nlohmann::json, std::string> parse_json(std::string_view text,
                                                      size_t max_depth = kMaxJsonDepth);
+
+// The integer that a number is, also when it is written 2.0 or 2e3: to JSON they are the same.
+// Nothing for what is no integer or has no int64.
+std::optional<int64_t> integer_of(const nlohmann::json& value);
 
 // Compact; never throws: bytes that are not UTF-8 become U+FFFD.
 std::string dump(const nlohmann::ordered_json& value);

@@ -5,7 +5,8 @@
 #include <charconv>
 #include <limits>
 
-#include "server/fields.h"
+#include "server/json.h"
+#include "server/text_stream.h"
 
 namespace flexllm::server {
 namespace {
@@ -16,14 +17,13 @@ constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
 constexpr std::string_view kNoTools = "this server does not call tools.";
 
 std::optional<uint32_t> token_id(const json& value, uint32_t vocab) {
-  if (!value.is_number_unsigned()) return std::nullopt;
-  const auto id = value.get<uint64_t>();
-  if (id >= vocab) return std::nullopt;
-  return static_cast<uint32_t>(id);
+  const auto id = integer_of(value);
+  if (!id || *id < 0 || *id >= vocab) return std::nullopt;
+  return static_cast<uint32_t>(*id);
 }
 
-// A list of token ids; nothing if it is not one.
 std::optional<std::vector<uint32_t>> token_ids(const json& list, uint32_t vocab) {
+  if (!list.is_array()) return std::nullopt;
   std::vector<uint32_t> ids;
   ids.reserve(list.size());
   for (const auto& value : list) {
@@ -52,9 +52,9 @@ void read_stop(Fields& fields, std::vector<std::string>& stop) {
   }
   for (const auto& text : stop) {
     if (text.empty()) return fields.fail("stop", "must not hold an empty string.");
-    if (text.size() > kMaxStopBytes) {
-      return fields.fail(
-          "stop", fmt::format("must not hold a string of more than {} bytes.", kMaxStopBytes));
+    if (characters(text) > kMaxStopCharacters) {
+      return fields.fail("stop", fmt::format("must not hold a string of more than {} characters.",
+                                             kMaxStopCharacters));
     }
   }
 }
@@ -66,10 +66,12 @@ void read_logit_bias(Fields& fields, uint32_t vocab, std::map<uint32_t, float>& 
   for (const auto& [key, number] : value->items()) {
     uint32_t id = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (error != std::errc() || end != key.data() + key.size() || id >= vocab) {
+    // One name for each token: no leading zeros, or two members could mean the same one.
+    if (error != std::errc() || end != key.data() + key.size() || id >= vocab ||
+        key != std::to_string(id)) {
       return fields.fail("logit_bias", "must have token ids of this model as keys.");
     }
-    if (!number.is_number() || std::abs(number.get<double>()) > 100) {
+    if (!number.is_number() || std::abs(number.get<double>()) > kLogitBias.high) {
       return fields.fail("logit_bias", "must have numbers between -100 and 100 as values.");
     }
     bias[id] = number.get<float>();
@@ -84,15 +86,15 @@ void read_sampling(Fields& fields, const RequestLimits& limits, GenerationReques
   sampling.top_k = defaults.top_k.value_or(0);
   sampling.repetition_penalty = defaults.repetition_penalty.value_or(1.0f);
 
-  fields.read("temperature", sampling.temperature, 0, 2);
-  fields.read("top_p", sampling.top_p, 1e-6, 1);
+  fields.read("temperature", sampling.temperature, kTemperature);
+  fields.read("top_p", sampling.top_p, kTopP);
   int64_t top_k = sampling.top_k;
   fields.read("top_k", top_k, -1, kMaxInt);
   sampling.top_k = top_k < 0 ? 0 : static_cast<uint32_t>(top_k);
-  fields.read("min_p", sampling.min_p, 0, 1);
-  fields.read("presence_penalty", sampling.presence_penalty, -2, 2);
-  fields.read("frequency_penalty", sampling.frequency_penalty, -2, 2);
-  fields.read("repetition_penalty", sampling.repetition_penalty, 0.01, 10);
+  fields.read("min_p", sampling.min_p, kMinP);
+  fields.read("presence_penalty", sampling.presence_penalty, kPenalty);
+  fields.read("frequency_penalty", sampling.frequency_penalty, kPenalty);
+  fields.read("repetition_penalty", sampling.repetition_penalty, kRepetitionPenalty);
   read_logit_bias(fields, limits.vocab, sampling.logit_bias);
   std::optional<int64_t> seed;
   fields.read("seed", seed, std::numeric_limits<int64_t>::min(),
@@ -108,22 +110,13 @@ void read_ends(Fields& fields, const RequestLimits& limits, GenerationRequest& r
   fields.read("max_tokens", request.max_tokens, 0, kMaxInt);
   fields.read("max_completion_tokens", completion, 0, kMaxInt);
   if (completion) {
-    if (request.max_tokens && *request.max_tokens != *completion) {
-      fields.fail("max_completion_tokens", "contradicts 'max_tokens'.");
-    }
+    if (request.max_tokens) fields.fail("max_completion_tokens", "is the same as 'max_tokens'.");
     request.max_tokens = completion;
   }
   fields.read("min_tokens", request.min_tokens, 0, kMaxInt);
-  if (request.max_tokens && request.min_tokens > *request.max_tokens) {
-    fields.fail("min_tokens", "must not be larger than 'max_tokens'.");
-  }
   fields.read("ignore_eos", request.ignore_eos);
   read_stop(fields, request.stop);
-  if (const json* ids = fields.find("stop_token_ids")) {
-    auto list = ids->is_array() ? token_ids(*ids, limits.vocab) : std::nullopt;
-    if (!list) return fields.fail("stop_token_ids", "must be a list of token ids of this model.");
-    request.stop_token_ids = std::move(*list);
-  }
+  read_token_ids(fields, "stop_token_ids", limits.vocab, request.stop_token_ids);
 }
 
 void read_stream(Fields& fields, ApiRequest& request) {
@@ -148,12 +141,14 @@ void read_common(Fields& fields, const RequestLimits& limits, ApiRequest& reques
   fields.read("user", user);
 
   if (const json* format = fields.find("response_format")) {
-    const auto type = format->is_object() ? format->value("type", json()) : json();
+    Fields inner(*format, "response_format");
+    std::string type;
+    inner.read("type", type);
     if (type == "json_object" || type == "json_schema") {
       fields.refuse("response_format", "answers are plain text.");
-    } else if (type != "text") {
-      fields.fail("response_format", "must have the type 'text'.");
     }
+    if (type != "text") inner.fail("type", "must be 'text'.");
+    if (auto error = inner.finish()) fields.fail(std::move(*error));
   }
 }
 
@@ -241,7 +236,7 @@ std::vector<PromptInput> read_prompts(Fields& fields, uint32_t vocab) {
         prompts.emplace_back(item.get<std::string>());
         continue;
       }
-      auto ids = item.is_array() ? token_ids(item, vocab) : std::nullopt;
+      auto ids = token_ids(item, vocab);
       if (!ids) {
         fields.fail("prompt", kShape);
         break;
@@ -253,6 +248,14 @@ std::vector<PromptInput> read_prompts(Fields& fields, uint32_t vocab) {
 }
 
 }  // namespace
+
+void read_token_ids(Fields& fields, const char* name, uint32_t vocab, std::vector<uint32_t>& out) {
+  const json* member = fields.find(name);
+  if (member == nullptr) return;
+  auto ids = token_ids(*member, vocab);
+  if (!ids) return fields.fail(name, "must be a list of token ids of this model.");
+  out = std::move(*ids);
+}
 
 std::vector<ChatMessage> read_messages(Fields& fields) {
   std::vector<ChatMessage> messages;

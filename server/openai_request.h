@@ -12,6 +12,7 @@
 
 #include "formats/model_config.h"
 #include "server/error.h"
+#include "server/fields.h"
 #include "server/generation.h"
 #include "server/text_model.h"
 
@@ -38,8 +39,14 @@ struct RequestLimits {
 
 inline constexpr uint32_t kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxStopStrings = 16;
-inline constexpr size_t kMaxStopBytes = 512;
+inline constexpr size_t kMaxStopCharacters = 512;
 inline constexpr uint32_t kDefaultCompletionTokens = 16;
+inline constexpr Bounds kTemperature{0, 2};
+inline constexpr Bounds kTopP{1e-6, 1};
+inline constexpr Bounds kMinP{0, 1};
+inline constexpr Bounds kPenalty{-2, 2};
+inline constexpr Bounds kRepetitionPenalty{0.01, 10};
+inline constexpr Bounds kLogitBias{-100, 100};
 
 tl::expected<ApiRequest, ApiError> parse_chat_request(const nlohmann::json& body,
                                                       const RequestLimits& limits);
@@ -47,7 +54,8 @@ tl::expected<ApiRequest, ApiError> parse_completion_request(const nlohmann::json
                                                             const RequestLimits& limits);
 
 // The `messages` of a chat; also of /apply-template. Mistakes go to `fields`.
-class Fields;
 std::vector<ChatMessage> read_messages(Fields& fields);
+// A member that is a list of token ids below `vocab`, if it is there; also of /detokenize.
+void read_token_ids(Fields& fields, const char* name, uint32_t vocab, std::vector<uint32_t>& out);
 
 }  // namespace flexllm::server

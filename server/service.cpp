@@ -8,6 +8,7 @@
 
 #include "server/generation_reply.h"
 #include "server/json.h"
+#include "server/openapi/document.h"
 
 namespace flexllm::server {
 namespace {
@@ -72,6 +73,7 @@ const std::vector<Service::Route>& Service::routes() {
       {"GET", "/ready", &Service::ready, true, false},
       {"GET", "/version", &Service::version, false, false},
       {"GET", "/metrics", &Service::metrics, false, false},
+      {"GET", "/openapi.json", &Service::openapi, true, false},
       {"GET", "/v1/models", &Service::models, false, true},
       {"GET", kModelsBelow.data(), &Service::one_model, false, true},
       {"POST", "/tokenize", &Service::tokenize, false, true},
@@ -209,6 +211,11 @@ Answer Service::metrics(const HttpRequest&, const Loaded*) {
                    .body = metrics_->prometheus(),
                    .content_type = "text/plain; version=0.0.4; charset=utf-8",
                    .headers = {}};
+}
+
+Answer Service::openapi(const HttpRequest&, const Loaded* loaded) {
+  const RequestLimits unknown{.defaults = {}, .vocab = 0, .max_choices = options_.max_choices};
+  return ok(openapi::document(loaded ? loaded->limits : unknown, keys_.required()));
 }
 
 Answer Service::models(const HttpRequest&, const Loaded* loaded) {

@@ -74,6 +74,7 @@ class Service final : public HttpHandler {
   Answer ready(const HttpRequest& request, const Loaded* loaded);
   Answer version(const HttpRequest& request, const Loaded* loaded);
   Answer metrics(const HttpRequest& request, const Loaded* loaded);
+  Answer openapi(const HttpRequest& request, const Loaded* loaded);
   Answer models(const HttpRequest& request, const Loaded* loaded);
   Answer one_model(const HttpRequest& request, const Loaded* loaded);
   Answer tokenize(const HttpRequest& request, const Loaded* loaded);

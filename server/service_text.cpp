@@ -128,17 +128,8 @@ Answer Service::detokenize(const HttpRequest& request, const Loaded* loaded) {
   std::string asked;
   std::vector<uint32_t> ids;
   fields.read("model", asked);
-  const nlohmann::json* tokens = fields.find("tokens");
-  const bool is_list = tokens != nullptr && tokens->is_array();
-  if (!is_list) fields.fail("tokens", "must be a list of token ids of this model.");
-  for (size_t i = 0; is_list && i < tokens->size() && fields.ok(); ++i) {
-    const nlohmann::json& id = (*tokens)[i];
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= loaded->limits.vocab) {
-      fields.fail("tokens", "must be a list of token ids of this model.");
-    } else {
-      ids.push_back(id.get<uint32_t>());
-    }
-  }
+  if (fields.find("tokens") == nullptr) fields.fail("tokens", "is required.");
+  read_token_ids(fields, "tokens", loaded->limits.vocab, ids);
   if (const auto error = fields.finish()) return reply_of(*error);
   if (auto refused = wrong_model(asked, loaded->model.name)) return *refused;
   return HttpReply{.body = dump(Json{{"prompt", loaded->model.text->decode(ids)}}), .headers = {}};

@@ -1,14 +1,23 @@
-// The whole server on a fake card, for clients under test: prints its port and serves until killed.
+// The whole server on a fake card, for clients under test: prints its port and serves until its
+// input ends. `server_fake --small`: a card that answers at once, and few choices.
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "server/http_server.h"
 #include "server/service.h"
 #include "server/tests/chatty_model.h"
 
-int main() {
+int main(int argc, char** argv) {
   using namespace flexllm::server;
+  // Who starts it reads one line of its output; a log there would fill the pipe and stop
+  // everything.
+  spdlog::set_default_logger(spdlog::stderr_color_mt("fake"));
+  spdlog::set_level(spdlog::level::warn);
   testing::FakeModel model = testing::chatty_model();
   model.limits.context_length = 2048;
   model.limits.pages = 2048;
@@ -16,10 +25,12 @@ int main() {
   model.limits.max_batch = 8;
   ServiceOptions options;
   options.version = "fake";
+  const bool small = argc > 1 && std::strcmp(argv[1], "--small") == 0;
+  if (small) options.max_choices = 4;
   if (const char* key = std::getenv("FLEXLLM_API_KEY")) options.api_keys = {key};
   auto service = std::make_shared<Service>(options);
   auto card = std::make_shared<testing::FakeCard>();
-  card->launch_ms = 2;
+  card->launch_ms = small ? 0 : 2;
   service->serve({"fake", std::make_shared<testing::FakeText>(), {}},
                  std::make_unique<testing::FakeBackend>(model, card), {});
   HttpOptions http;

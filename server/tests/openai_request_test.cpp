@@ -1,6 +1,7 @@
 // Each field of the two bodies: its good values, its bad ones, and the name in the error.
 #include "server/openai_request.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "server/json.h"
@@ -67,8 +68,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{R"("stop_token_ids":[-1])", "stop_token_ids"},
         Bad{R"("stop_token_ids":3)", "stop_token_ids"}, Bad{R"("max_tokens":-1)", "max_tokens"},
         Bad{R"("max_tokens":0)", "max_tokens"}, Bad{R"("max_tokens":"5")", "max_tokens"},
-        Bad{R"("max_tokens":5,"max_completion_tokens":6)", "max_completion_tokens"},
-        Bad{R"("max_tokens":5,"min_tokens":6)", "min_tokens"},
+        Bad{R"("max_tokens":5,"max_completion_tokens":5)", "max_completion_tokens"},
         Bad{R"("ignore_eos":1)", "ignore_eos"}, Bad{R"("stream":"yes")", "stream"},
         Bad{R"("stream_options":{"include_usage":true})", "stream_options"},
         Bad{R"("stream":true,"stream_options":[])", "stream_options"},
@@ -77,13 +77,17 @@ INSTANTIATE_TEST_SUITE_P(
             "stream_options.include_usage"},
         Bad{R"("logit_bias":{"x":1})", "logit_bias"},
         Bad{R"("logit_bias":{"300":1})", "logit_bias"},
-        Bad{R"("logit_bias":{"1":101})", "logit_bias"}, Bad{R"("logit_bias":[1])", "logit_bias"},
+        Bad{R"("logit_bias":{"1":101})", "logit_bias"},
+        Bad{R"("logit_bias":{"01":1})", "logit_bias"}, Bad{R"("logit_bias":[1])", "logit_bias"},
         Bad{R"("presence_penalty":2.5)", "presence_penalty"},
         Bad{R"("frequency_penalty":-2.5)", "frequency_penalty"},
         Bad{R"("repetition_penalty":0)", "repetition_penalty"},
         Bad{R"("priority":"high")", "priority"}, Bad{R"("model":1)", "model"},
         Bad{R"("user":1)", "user"}, Bad{R"("response_format":"json")", "response_format"},
-        Bad{R"("response_format":{"type":"xml"})", "response_format"},
+        Bad{R"("response_format":{"type":"xml"})", "response_format.type"},
+        Bad{R"("response_format":{"type":1})", "response_format.type"},
+        Bad{R"("response_format":{})", "response_format.type"},
+        Bad{R"("response_format":{"type":"text","strict":true})", "response_format.strict"},
         Bad{R"("response_format":{"type":"json_object"})", "response_format", 501},
         Bad{R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format", 501},
         Bad{R"("guided_json":{})", "guided_json"}, Bad{R"("temprature":1)", "temprature"}));
@@ -188,7 +192,7 @@ TEST(Request, ReadsEveryField) {
   for (const bool chat : {true, false}) {
     const auto request = good(chat, R"(
         "model":"m","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"n":2,"seed":-3,
-        "stop":["x","y"],"stop_token_ids":[1,2],"max_tokens":10,"max_completion_tokens":10,
+        "stop":["x","y"],"stop_token_ids":[1,2],"max_completion_tokens":10,
         "min_tokens":2,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true},
         "logit_bias":{"5":-100,"6":1.5},"presence_penalty":1,"frequency_penalty":-1,
         "repetition_penalty":1.1,"user":"u","priority":-4,"response_format":{"type":"text"})");
@@ -225,6 +229,26 @@ TEST(Request, ReadsEveryField) {
   good(true, R"("tools":[],"tool_choice":"auto","parallel_tool_calls":true,"store":false)");
   good(true, R"("modalities":["text"],"service_tier":"auto","seed":null,"stop":null)");
   good(false, R"("best_of":1,"suffix":"")");
+}
+
+TEST(Request, AnIntegerMayBeWrittenWithAPoint) {
+  const auto request = good(false, R"("n":2.0,"seed":-4e3,"stop_token_ids":[3.0],"top_k":-1.0)");
+  EXPECT_EQ(request.generation.n, 2u);
+  EXPECT_EQ(request.generation.sampling.seed, static_cast<uint64_t>(-4000));
+  EXPECT_EQ(request.generation.stop_token_ids, (std::vector<uint32_t>{3}));
+  for (const auto* bad :
+       {R"("seed":0.5)", R"("seed":1e300)", R"("seed":9223372036854775808)", R"("seed":9.3e18)",
+        R"("seed":-9223372036854775809)", R"("stop_token_ids":[0.5])", R"("stop_token_ids":[-1.0])",
+        R"("stop_token_ids":[300.0])"}) {
+    EXPECT_FALSE(parse(true, bad)) << bad;
+  }
+}
+
+TEST(Request, AStopStringIsMeasuredInCharacters) {
+  std::string longest;
+  for (size_t i = 0; i < kMaxStopCharacters; ++i) longest += "\xC3\xA9";
+  good(true, fmt::format(R"("stop":"{}")", longest));
+  EXPECT_FALSE(parse(true, fmt::format(R"("stop":"{}x")", longest)));
 }
 
 TEST(Request, MaxTokensByDefault) {
