@@ -1,42 +1,71 @@
 #include "cli/signals.h"
 
+#include <poll.h>
 #include <signal.h>
-#include <time.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <system_error>
 
 #include "cli/exit_code.h"
 
 namespace flexllm::cli {
 namespace {
 
-sigset_t stop_signals() {
+constexpr int kSignals[] = {SIGINT, SIGTERM};
+constexpr int kMomentMs = 100;
+
+std::atomic<int> arrivals{-1};  // an eventfd that counts them
+
+// A library's thread that began before main() has the signals unblocked, so one may end there: it
+// must find a handler, not the default action.
+void count_arrival(int) {
+  const int error = errno;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(arrivals, &one, sizeof one);
+  errno = error;
+}
+
+void set_blocked(int how) {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  return set;
+  for (const int signal : kSignals) sigaddset(&set, signal);
+  pthread_sigmask(how, &set, nullptr);
 }
 
 }  // namespace
 
 StopSignals::StopSignals() {
-  const sigset_t set = stop_signals();
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  arrivals = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (arrivals < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+  set_blocked(SIG_BLOCK);  // also in the threads to come, whose system calls are not interrupted
+  struct sigaction action = {};
+  action.sa_handler = count_arrival;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : kSignals) sigaction(signal, &action, nullptr);
   thread_ = std::thread([this] { watch(); });
 }
 
 StopSignals::~StopSignals() {
   over_ = true;
   thread_.join();
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  for (const int signal : kSignals) sigaction(signal, &action, nullptr);
+  close(arrivals.exchange(-1));
 }
 
 void StopSignals::watch() {
-  const sigset_t set = stop_signals();
-  const timespec moment{.tv_sec = 0, .tv_nsec = 100'000'000};
+  set_blocked(SIG_UNBLOCK);
+  pollfd waiting{.fd = arrivals, .events = POLLIN, .revents = 0};
   while (!over_) {
-    if (sigtimedwait(&set, nullptr, &moment) < 0) continue;
+    uint64_t count = 0;
+    if (poll(&waiting, 1, kMomentMs) <= 0) continue;
+    if (read(waiting.fd, &count, sizeof count) != sizeof count) continue;
     const std::lock_guard lock(mutex_);
-    if (came_ || !expected_) _exit(kInterrupted);
+    if (came_ || count > 1 || !expected_) _exit(kInterrupted);
     came_ = true;
     changed_.notify_all();
   }
