@@ -12,6 +12,7 @@
 #include "formats/safetensors.h"
 #include "quantizer/packing/arenas.h"
 #include "quantizer/packing/model_buffer.h"
+#include "quantizer/packing/partial_folder.h"
 #include "quantizer/packing/partial_run.h"
 #include "quantizer/rotation/rotated_checkpoint.h"
 
@@ -173,10 +174,13 @@ class Packer {
     std::error_code error;
     const auto space = std::filesystem::space(folder, error);
     if (error) throw formats::Error(folder, "cannot write there", error.message());
-    if (space.available < bytes) {
+    // What an unfinished run has left is either used or removed.
+    const uint64_t available =
+        space.available + (options_.resumable ? PartialFolder::bytes_beside(path) : 0);
+    if (available < bytes) {
       throw formats::Error(path, "disk",
                            "needs " + std::to_string(bytes >> 20) + " MiB, and " +
-                               std::to_string(space.available >> 20) + " are free");
+                               std::to_string(available >> 20) + " are free");
     }
   }
 

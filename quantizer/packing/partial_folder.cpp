@@ -59,6 +59,16 @@ PartialFolder::PartialFolder(const fs::path& output, std::string stem, const std
   }
 }
 
+uint64_t PartialFolder::bytes_beside(const fs::path& output) {
+  std::error_code error;
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(output.string() + ".partial", error)) {
+    const uint64_t size = entry.file_size(error);
+    if (!error) bytes += size;
+  }
+  return bytes;
+}
+
 PartialFolder::~PartialFolder() {
   if (lock_ < 0) return;
   std::error_code error;

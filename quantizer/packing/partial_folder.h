@@ -2,6 +2,7 @@
 // uses a folder; one thread uses a PartialFolder.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -17,6 +18,9 @@ class PartialFolder {
   ~PartialFolder();
   PartialFolder(const PartialFolder&) = delete;
   PartialFolder& operator=(const PartialFolder&) = delete;
+
+  // Bytes of the files in `output`.partial/, 0 if there is none.
+  static uint64_t bytes_beside(const std::filesystem::path& output);
 
   // Where a SafetensorsWriter may write.
   std::filesystem::path file(const std::string& name) const;
