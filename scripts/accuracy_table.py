@@ -58,15 +58,31 @@ class Cell:
 
 
 SECTIONS = ("Checkpoint and block formats", "W8A8", "W4A8", "W4A4", "Mixed precision")
-# name, words, rotations, method, learned, the step that it builds on
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    words: str
+    rotations: str
+    method: str
+    base: str  # the step that it builds on
+    learned: bool = False
+    clip: str = ""  # of the activations' ranges
+    activations: tuple[int, ...] = (4, 8)  # where it is taken
+
+
 STEPS = (
-    ("plain", "to nearest, no rotation", "", "rtn", False, ""),
-    ("rtn", "to nearest, R4", "-r4", "rtn", False, "plain"),
-    ("gptq", "GPTQ, R4", "-r4", "gptq", False, "rtn"),
-    ("rotated", "to nearest, R1 R2 R4", "-r124", "rtn", False, "rtn"),
-    ("rotated-gptq", "GPTQ, R1 R2 R4", "-r124", "gptq", False, "rotated"),
-    ("learned-gptq", "GPTQ, learned R1 R2, R4", "-r124", "gptq", True, "rotated-gptq"),
+    Step("plain", "to nearest, no rotation", "", "rtn", ""),
+    Step("rtn", "to nearest, R4", "-r4", "rtn", "plain"),
+    Step("gptq", "GPTQ, R4", "-r4", "gptq", "rtn"),
+    Step("rotated", "to nearest, R1 R2 R4", "-r124", "rtn", "rtn"),
+    Step("rotated-gptq", "GPTQ, R1 R2 R4", "-r124", "gptq", "rotated"),
+    Step("clipped-gptq", "GPTQ, R1 R2 R4, ranges of 85 %", "-r124", "gptq", "rotated-gptq", False, "c85", (4,)),
+    Step("learned-gptq", "GPTQ, learned R1 R2, R4, ranges of 85 %", "-r124", "gptq", "clipped-gptq", True, "c85", (4,)),
+    Step("learned-gptq", "GPTQ, learned R1 R2, R4", "-r124", "gptq", "rotated-gptq", True, "", (8,)),
 )
+MIXED_STEPS = ("rotated", "rotated-gptq", "learned-gptq")
 
 
 def all_cells(mixed: list[Path]) -> list[Cell]:
@@ -77,18 +93,18 @@ def all_cells(mixed: list[Path]) -> list[Cell]:
     for section, weight, activation in (("W8A8", 8, 8), ("W4A8", 4, 8), ("W4A4", 4, 4)):
         for group, weights in (("", "per channel"), ("g64", "groups of 64")):
             linears = f"w{weight}{group}a{activation}"
-            for step, words, rotations, method, learned, base in STEPS:
-                cells.append(Cell(f"{linears}-{step}", section, weights, words, f"{linears}kv8-lm8{rotations}",
-                                  method, learned, base=base and f"{linears}-{base}"))  # fmt: skip
+            for step in (step for step in STEPS if activation in step.activations):
+                scheme = f"{linears}{step.clip}kv8-lm8{step.rotations}"
+                cells.append(Cell(f"{linears}-{step.name}", section, weights, step.words, scheme, step.method,
+                                  step.learned, base=step.base and f"{linears}-{step.base}"))  # fmt: skip
                 if cells[-1].name == "w8a8-plain":
-                    cells.append(Cell("w8a8-plain-p8", section, weights, f"{words}, 8-bit probabilities",
+                    cells.append(Cell("w8a8-plain-p8", section, weights, f"{step.words}, 8-bit probabilities",
                                       "w8a8kv8-lm8-p8", base="w8a8-plain"))  # fmt: skip
     for path in mixed:
-        for step, words, _, method, learned, base in STEPS:
-            if step in ("rotated", "rotated-gptq", "learned-gptq"):
-                before = base if base != "rtn" else ""
-                cells.append(Cell(f"{path.stem}-{step}", SECTIONS[4], path.stem, words, scheme_in(path), method,
-                                  learned, base=before and f"{path.stem}-{before}"))  # fmt: skip
+        for step in (step for step in STEPS if 8 in step.activations and step.name in MIXED_STEPS):
+            base = step.base if step.base in MIXED_STEPS else ""
+            cells.append(Cell(f"{path.stem}-{step.name}", SECTIONS[4], path.stem, step.words, scheme_in(path),
+                              step.method, step.learned, base=base and f"{path.stem}-{base}"))  # fmt: skip
     names = [cell.name for cell in cells]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
