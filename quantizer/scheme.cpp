@@ -33,24 +33,41 @@ std::string base_name(const Scheme& s) {
 
 uint32_t bits_of(const Matches::value_type& group) { return group.str() == "4" ? 4 : 8; }
 
+// "w4g64a8c95": five groups, which precision_of() reads from `first` on.
+constexpr const char* kPrecision = "w([48])(g64)?a([48])(s)?(?:c([1-9][0-9]?))?";
+
+MatrixPrecision precision_of(const Matches& match, size_t first) {
+  MatrixPrecision precision;
+  precision.weight_bits = bits_of(match[first]);
+  precision.grouped = match[first + 1].matched;
+  precision.activation_bits = bits_of(match[first + 2]);
+  precision.symmetric = match[first + 3].matched;
+  if (match[first + 4].matched) {
+    precision.range_percent = static_cast<uint32_t>(std::stoul(match[first + 4].str()));
+  }
+  return precision;
+}
+
 Scheme parse_base(std::string_view name) {
-  static const std::regex pattern(
-      "w([48])(g64)?a([48])kv8-lm([48])(a4)?(-p8)?(?:-r(?=[124])(1?)(2?)(4?))?");
+  static const std::regex pattern(std::string(kPrecision) +
+                                  "kv8-lm([48])(a4)?(-p8)?(?:-r(?=[124])(1?)(2?)(4?))?");
   Matches match;
   if (!std::regex_match(name.begin(), name.end(), match, pattern)) {
     throw std::invalid_argument(
         "\"" + std::string(name.substr(0, 80)) +
-        "\" is not a scheme: w4 or w8, g64 if grouped, a4 or a8, kv8, -lm4, -lm8 or -lm4a4, then "
-        "-p8 for 8-bit probabilities and -r with the rotations 1, 2 and 4 that are used; for "
+        "\" is not a scheme: w4 or w8, g64 if grouped, a4 or a8, s if their range is symmetric, c "
+        "and "
+        "the percentage of it that is kept, kv8, -lm4, -lm8 or -lm4a4, then -p8 for 8-bit "
+        "probabilities and -r with the rotations 1, 2 and 4 that are used; for "
         "instance w4g64a8kv8-lm8-r124");
   }
   Scheme scheme;
-  scheme.linears = {bits_of(match[1]), bits_of(match[3]), match[2].matched};
-  scheme.lm_head = {bits_of(match[4]), match[5].matched ? 4u : 8u, match[2].matched};
-  scheme.probability_bits = match[6].matched ? 8 : 16;
-  scheme.rotate_residual = match[7].length() == 1;
-  scheme.rotate_values = match[8].length() == 1;
-  scheme.rotate_down = match[9].length() == 1;
+  scheme.linears = precision_of(match, 1);
+  scheme.lm_head = {bits_of(match[6]), match[7].matched ? 4u : 8u, scheme.linears.grouped};
+  scheme.probability_bits = match[8].matched ? 8 : 16;
+  scheme.rotate_residual = match[9].length() == 1;
+  scheme.rotate_values = match[10].length() == 1;
+  scheme.rotate_down = match[11].length() == 1;
   return scheme;
 }
 
@@ -65,7 +82,7 @@ std::optional<uint32_t> layer_of(const Matches::value_type& group) {
 // "0-2.down=w8g64a8".
 void parse_exception(std::string_view text, Scheme& scheme) {
   static const std::regex pattern(
-      "([0-9]{1,4})(?:-([0-9]{1,4}))?\\.(qkv|o|gate_up|down)=w([48])(g64)?a([48])");
+      std::string("([0-9]{1,4})(?:-([0-9]{1,4}))?\\.(qkv|o|gate_up|down)=") + kPrecision);
   const auto refuse = [text](const char* why) {
     throw std::invalid_argument("\"" + std::string(text.substr(0, 80)) + "\" " + why);
   };
@@ -80,7 +97,7 @@ void parse_exception(std::string_view text, Scheme& scheme) {
   if (!first || !last || *first > *last) refuse("has no range of layers");
   const auto kind = *std::find_if(kKinds.begin(), kKinds.end(),
                                   [&match](MatrixKind k) { return name_of(k) == match[3].str(); });
-  const MatrixPrecision precision{bits_of(match[4]), bits_of(match[6]), match[5].matched};
+  const MatrixPrecision precision = precision_of(match, 4);
   for (uint32_t layer = *first; layer <= *last; ++layer) {
     if (!scheme.exceptions.emplace(MatrixId{layer, kind}, precision).second) {
       refuse("names a matrix for the second time");
@@ -112,11 +129,17 @@ std::string MatrixPrecision::name() const {
   if (grouped) text += "g64";
   text += "a";
   text += std::to_string(activation_bits);
+  if (symmetric) text += "s";
+  if (range_percent != 100) {
+    text += 'c';
+    text += std::to_string(range_percent);
+  }
   return text;
 }
 
 kernels::Precision MatrixPrecision::encoded(bool bias) const {
-  return {weight_bits / 4, activation_bits / 4, grouped, bias};
+  const uint32_t clip = (256 * (100 - range_percent) + 50) / 100;  // to the nearest
+  return {weight_bits / 4, activation_bits / 4, grouped, bias, symmetric, clip};
 }
 
 std::string Scheme::name() const {

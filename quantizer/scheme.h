@@ -25,11 +25,14 @@ struct MatrixId {
   auto operator<=>(const MatrixId&) const = default;
 };
 
-// "w4g64a8". Bits are 4 or 8; `grouped`: a multiplier for every 64 inputs of a row.
+// "w4g64a8", "w4a4c85", "w8a8s". Bits are 4 or 8; `grouped`: a multiplier for every 64 inputs of a
+// row.
 struct MatrixPrecision {
   uint32_t weight_bits = 8;
   uint32_t activation_bits = 8;
   bool grouped = false;
+  bool symmetric = false;        // the range of a row is as wide on both sides of 0
+  uint32_t range_percent = 100;  // of that range is kept, what lies outside is clipped; 1 to 100
   auto operator<=>(const MatrixPrecision&) const = default;
 
   std::string name() const;
@@ -47,7 +50,8 @@ struct Scheme {
   bool rotate_values = false;      // R2: the values of a head, fused
   bool rotate_down = true;         // R4: Hadamard blocks before down_proj, online
 
-  // "w4a8kv8-lm8", with "g64" behind the weights when grouped (lm_head then has groups too), "a4"
+  // "w4a8kv8-lm8", with "g64" behind the weights when grouped (lm_head then has groups too), "s"
+  // and "c85" behind the activations when their range is symmetric and when it is clipped, "a4"
   // behind the bits of lm_head when its inputs have 4 bits, and "-r124" with the rotations that are
   // used. Exceptions follow, ranges of layers of one kind at a time:
   // "w4g64a8kv8-lm8-r124:0-2.down=w8g64a8,29.qkv=w8g64a8".

@@ -37,12 +37,12 @@ def tile_bytes(outputs: int, inputs: int, bits: int, grouped: bool) -> int:
 def weight_bytes(scheme: str) -> tuple[int, int]:
     """Bytes that a decoded token reads for the matrices of all layers, and for lm_head."""
     name, _, listed = scheme.partition(":")
-    match = re.match(r"w([48])(g64)?a[48]kv8-lm([48])", name)
+    match = re.match(r"w([48])(g64)?a[48]s?(?:c\d+)?kv8-lm([48])", name)
     if not match:
         raise ValueError(f"no such scheme: {scheme}")
     precision = {(layer, kind): (int(match[1]), bool(match[2])) for layer in range(LAYERS) for kind in MATRICES}
     for item in filter(None, listed.split(",")):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?\.(\w+)=w([48])(g64)?a[48]", item)
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?\.(\w+)=w([48])(g64)?a[48]s?(?:c\d+)?", item)
         if not found or found[3] not in MATRICES:
             raise ValueError(f"no such exception: {item}")
         for layer in range(int(found[1]), int(found[2] or found[1]) + 1):

@@ -22,23 +22,45 @@ constexpr uint32_t kPageTokens = 32;  // tokens of a KV page
 constexpr uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 constexpr uint32_t float_words(uint32_t floats) { return divide_up(floats, kFloatsPerWord); }
 
+// Where the numbers of the rows that enter a matrix lie (docs/numerics.md, section 3).
+struct ActivationGrid {
+  uint32_t levels;  // 15 or 255: numbers are 0..levels
+  uint32_t clip;    // 256ths that are cut off the row's range, 0..255
+  bool symmetric;   // the range is as wide on both sides of 0
+
+  constexpr float fraction() const { return static_cast<float>(256 - clip) / 256.0f; }
+};
+
 // How one matrix is stored and multiplied. Weight q4/q8 is kept as unsigned planes of 4 bits.
 struct Precision {
   uint32_t weight_planes;      // 1: w + 8, 2: w + 128 (low nibbles first)
   uint32_t activation_planes;  // 1: u4, 2: u8
   bool grouped;                // group multipliers present; else all ones
   bool bias;                   // one float per output row added to the result
+  bool symmetric = false;      // ActivationGrid
+  uint32_t clip = 0;           // ActivationGrid
 
-  // Encoding in a model record: bits 0-3 weight planes, 4-7 activation planes, 8 grouped, 9 bias.
+  // Encoding in a model record: bits 0-3 weight planes, 4-7 activation planes, 8 grouped, 9 bias,
+  // 10 symmetric, 16-23 clip.
   constexpr uint32_t encode() const {
     return weight_planes | (activation_planes << 4) | (grouped ? 1u << 8 : 0u) |
-           (bias ? 1u << 9 : 0u);
+           (bias ? 1u << 9 : 0u) | (symmetric ? 1u << 10 : 0u) | (clip << 16);
   }
   static constexpr Precision decode(uint32_t bits) {
-    return Precision{bits & 15u, (bits >> 4) & 15u, ((bits >> 8) & 1u) != 0,
-                     ((bits >> 9) & 1u) != 0};
+    return Precision{bits & 15u,
+                     (bits >> 4) & 15u,
+                     ((bits >> 8) & 1u) != 0,
+                     ((bits >> 9) & 1u) != 0,
+                     ((bits >> 10) & 1u) != 0,
+                     (bits >> 16) & 255u};
+  }
+  // False if a bit is set that means nothing, or a number of planes is not 1 or 2.
+  static constexpr bool valid(uint32_t bits) {
+    return (bits & 0xff00f800u) == 0 && ((bits & 15u) == 1 || (bits & 15u) == 2) &&
+           ((bits >> 4 & 15u) == 1 || (bits >> 4 & 15u) == 2);
   }
   constexpr uint32_t levels() const { return activation_planes == 1 ? 15u : 255u; }
+  constexpr ActivationGrid grid() const { return ActivationGrid{levels(), clip, symmetric}; }
   constexpr int32_t weight_offset() const { return weight_planes == 1 ? 8 : 128; }
 };
 

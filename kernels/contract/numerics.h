@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/contract/layout.h"
+
 namespace flexllm {
 namespace kernels {
 
@@ -67,14 +69,19 @@ static inline int32_t quantize_signed(float v) {
 struct AsymmetricScale {
   float scale;    // step
   float inverse;  // 1 / scale, rounded
-  float zero;     // smallest element, never -0
+  float zero;     // what q = 0 stands for, never -0
 };
 
-// `lowest` and `highest` are the extrema over the true size; levels is 15 or 255.
-static inline AsymmetricScale asymmetric_scale(float lowest, float highest, float levels) {
+// `lowest` and `highest` are the extrema over the true size.
+static inline AsymmetricScale asymmetric_scale(float lowest, float highest,
+                                               const ActivationGrid& grid) {
+  const float fraction = grid.fraction();
+  const float magnitude = max_of(-lowest, highest);
+  const float low = (grid.symmetric ? -magnitude : lowest) * fraction;
+  const float high = (grid.symmetric ? magnitude : highest) * fraction;
   AsymmetricScale s;
-  s.zero = lowest + 0.0f;
-  const float step = (highest - lowest) / levels;
+  s.zero = low + 0.0f;
+  const float step = (high - low) / static_cast<float>(grid.levels);
   s.scale = step > 0.0f ? step : 1.0f;
   s.inverse = 1.0f / s.scale;
   return s;

@@ -10,6 +10,8 @@ namespace kernels {
 
 // Words of a row that go by while the row's scale is computed from its extrema.
 constexpr uint32_t kScaleDelay = latency::maximum + latency::add + 2 * latency::divide;
+// The same where the extrema are first made into the range of a grid.
+constexpr uint32_t kRangeDelay = latency::maximum + latency::multiply + kScaleDelay;
 
 // Lowest and highest of some floats; NaN is in no extremum.
 struct FloatRange {
@@ -49,8 +51,8 @@ inline FloatRange range_of_word(const Word& word, uint32_t count) {
 
 // Sends rows on, and behind each the scale that its range asks for. The extrema of every fourth
 // word are joined first, so that a comparison has four cycles.
-// Cycles: rows * ceil(size / 16); a scale comes kScaleDelay cycles behind its row.
-inline void find_ranges(uint32_t rows, uint32_t size, float top, Stream<Word>& in,
+// Cycles: rows * ceil(size / 16); a scale comes kRangeDelay cycles behind its row. DSP: 6 + 2.
+inline void find_ranges(uint32_t rows, uint32_t size, const ActivationGrid grid, Stream<Word>& in,
                         Stream<Word>& kept, Stream<AsymmetricScale>& scales) {
   constexpr uint32_t kAges = 4;
   const uint32_t words = float_words(size);
@@ -78,10 +80,10 @@ inline void find_ranges(uint32_t rows, uint32_t size, float top, Stream<Word>& i
     ranges[kAges - 1] = joined;
     const bool last = w + 1 == words;
     if (last) {
-      HLS_DEPTH(kScaleDelay)
+      HLS_DEPTH(kRangeDelay)
       const FloatRange range =
           join_ranges(join_ranges(ranges[0], ranges[1]), join_ranges(ranges[2], ranges[3]));
-      scales.write(asymmetric_scale(range.lowest, range.highest, top));
+      scales.write(asymmetric_scale(range.lowest, range.highest, grid));
     }
     w = last ? 0 : w + 1;
   }
@@ -120,21 +122,21 @@ inline void round_rows(uint32_t rows, uint32_t size, float top, Stream<Asymmetri
   }
 }
 
-// Quantises `rows` rows of `size` floats to 0..levels. Sends each row's scale, then its numbers as
-// bytes, 64 to a word, zero behind the last.
+// Quantises `rows` rows of `size` floats to 0..grid.levels. Sends each row's scale, then its
+// numbers as bytes, 64 to a word, zero behind the last.
 //   MaxSize  largest size
 // Cycles: rows * ceil(size / 16), a word a cycle over all rows; behind the last word once
-// kScaleDelay + ceil(size / 16).
-// Memory: a row of MaxSize floats, and kScaleDelay words. DSP: 112.
+// kRangeDelay + ceil(size / 16).
+// Memory: a row of MaxSize floats, and kRangeDelay words. DSP: 118.
 template <uint32_t MaxSize>
-void quantize_rows(uint32_t rows, uint32_t size, uint32_t levels, Stream<Word>& in,
+void quantize_rows(uint32_t rows, uint32_t size, const ActivationGrid grid, Stream<Word>& in,
                    Stream<AsymmetricScale>& scales, Stream<Word>& out) {
   static_assert(MaxSize % kFloatsPerWord == 0, "a row is kept in whole words");
-  const float top = static_cast<float>(levels);
+  const float top = static_cast<float>(grid.levels);
   HLS_DATAFLOW("quantize_rows");
-  Fifo<Word, static_cast<int>(MaxSize / kFloatsPerWord + kScaleDelay + 2)> kept("kept");
+  Fifo<Word, static_cast<int>(MaxSize / kFloatsPerWord + kRangeDelay + 2)> kept("kept");
   Fifo<AsymmetricScale, 8> found("found");
-  HLS_TASK(find_ranges(rows, size, top, in, kept, found));
+  HLS_TASK(find_ranges(rows, size, grid, in, kept, found));
   HLS_TASK(round_rows(rows, size, top, found, kept, scales, out));
   HLS_DATAFLOW_END();
 }

@@ -50,7 +50,7 @@ struct Asymmetric {
   static constexpr uint32_t top = (1u << Bits) - 1;
 
   static AsymmetricScale scale_of(const FloatRange& range) {
-    return asymmetric_scale(range.lowest, range.highest, static_cast<float>(top));
+    return asymmetric_scale(range.lowest, range.highest, ActivationGrid{top, 0, false});
   }
   static uint32_t encode(float x, const AsymmetricScale& s) {
     return quantize_asymmetric(x, s, static_cast<float>(top));

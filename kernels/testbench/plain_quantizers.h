@@ -14,7 +14,9 @@ struct PlainScheme {
   static constexpr int low() { return IsSymmetric ? -(1 << (Bits - 1)) + 1 : 0; }
   static constexpr int high() { return IsSymmetric ? (1 << (Bits - 1)) - 1 : (1 << Bits) - 1; }
 
-  explicit PlainScheme(const Floats& vector) {
+  // `clip` 256ths are cut off an asymmetric range, which `both_sides` makes as wide below 0 as
+  // above.
+  explicit PlainScheme(const Floats& vector, uint32_t clip = 0, bool both_sides = false) {
     const auto top = static_cast<float>(high());
     if (IsSymmetric) {
       float largest = 0.0f;
@@ -29,6 +31,12 @@ struct PlainScheme {
       if (x < lowest) lowest = x;
       if (x > highest) highest = x;
     }
+    if (both_sides) {
+      if (-lowest > highest) highest = -lowest;
+      lowest = -highest;
+    }
+    lowest = lowest * (static_cast<float>(256 - clip) / 256.0f);
+    highest = highest * (static_cast<float>(256 - clip) / 256.0f);
     zero = lowest + 0.0f;
     const float step = (highest - lowest) / top;
     scale = step > 0.0f ? step : 1.0f;

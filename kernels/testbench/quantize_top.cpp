@@ -3,7 +3,7 @@
 
 using namespace flexllm::kernels;
 
-extern "C" void quantize_top(uint32_t rows, uint32_t size, uint32_t levels, Stream<Word>& in,
+extern "C" void quantize_top(uint32_t rows, uint32_t size, ActivationGrid grid, Stream<Word>& in,
                              Stream<AsymmetricScale>& scales, Stream<Word>& out) {
-  quantize_rows<2048>(rows, size, levels, in, scales, out);
+  quantize_rows<2048>(rows, size, grid, in, scales, out);
 }

@@ -105,7 +105,7 @@ TEST(QuantizeRows, EqualsTheContractForEverySize) {
       const std::vector<Floats> rows = {random_row(random, size), Floats(size, -0.0f),
                                         Floats(size, 3.25f), with_nan};
       for (const Floats& row : rows) send_row(row, in);
-      quantize_rows<256>(4, size, levels, in, scales, out);
+      quantize_rows<256>(4, size, ActivationGrid{levels, 0, false}, in, scales, out);
       for (const Floats& row : rows) {
         float lowest = kInfinity;
         float highest = -kInfinity;
@@ -291,9 +291,11 @@ TEST(RowTime, QuantiserTakesAWordACycle) {
   Fifo<AsymmetricScale, 1> scales("scales");
   Fifo<Word, 1> out("out");
   for (uint32_t row = 0; row < 6; ++row) send_row(Floats(2048, 1.0f), in);
-  const uint64_t cycles = timed_cycles([&] { quantize_rows<2048>(6, 2048, 15, in, scales, out); });
+  const uint64_t cycles = timed_cycles([&] {
+    quantize_rows<2048>(6, 2048, ActivationGrid{15, 38, true}, in, scales, out);
+  });
   EXPECT_GE(cycles, 7 * 128u);
-  EXPECT_LT(cycles, 7 * 128u + kScaleDelay + 20 + kRegionCycles);
+  EXPECT_LT(cycles, 7 * 128u + kRangeDelay + 20 + kRegionCycles);
 }
 
 TEST(RowTime, GateTakesAStepForEachOfItsLanes) {

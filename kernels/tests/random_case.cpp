@@ -154,8 +154,10 @@ uint32_t append_rope(CardBuffer& model, const ModelShape& shape) {
 }
 
 Precision random_precision(std::mt19937& random) {
-  return Precision{uniform(random, 1, 2), uniform(random, 1, 2), one_in(random, 2),
-                   one_in(random, 3)};
+  Precision p{uniform(random, 1, 2), uniform(random, 1, 2), one_in(random, 2), one_in(random, 3)};
+  p.symmetric = one_in(random, 4);
+  p.clip = one_in(random, 2) ? 0 : uniform(random, 0, 255);
+  return p;
 }
 
 // A record of a token that an earlier launch has written.

@@ -10,11 +10,6 @@ namespace kernels {
 
 inline bool within(uint32_t value, uint32_t most) { return value >= 1 && value <= most; }
 
-inline bool supported(uint32_t precision_bits) {
-  const Precision p = Precision::decode(precision_bits);
-  return within(p.weight_planes, 2) && within(p.activation_planes, 2);
-}
-
 // The model's header: dimensions within the maxima of K.
 template <typename K>
 uint32_t read_model(const Word* model, ModelInfo& info) {
@@ -111,14 +106,14 @@ uint32_t read_launch(const Word* desc, const Word* model, LaunchInfo& launch, Mo
   if (launch.layer_begin > launch.layer_end || launch.layer_end > info.layers) {
     return launch_status::bad_layers;
   }
-  if (!supported(info.lm_head_precision)) return launch_status::bad_offset;
+  if (!Precision::valid(info.lm_head_precision)) return launch_status::bad_offset;
   for (uint32_t layer = launch.layer_begin; layer < launch.layer_end; ++layer) {
     HLS_TRIPS(1, 64)
     const Word record = model[info.layer_table + layer];
-    if (!supported(get_lane(record, layer_field::qkv_precision)) ||
-        !supported(get_lane(record, layer_field::o_precision)) ||
-        !supported(get_lane(record, layer_field::gate_up_precision)) ||
-        !supported(get_lane(record, layer_field::down_precision))) {
+    if (!Precision::valid(get_lane(record, layer_field::qkv_precision)) ||
+        !Precision::valid(get_lane(record, layer_field::o_precision)) ||
+        !Precision::valid(get_lane(record, layer_field::gate_up_precision)) ||
+        !Precision::valid(get_lane(record, layer_field::down_precision))) {
       return launch_status::bad_offset;
     }
   }

@@ -75,7 +75,7 @@ void multiply_matrix(const Arenas<K::weight_streams> weights, const Stage stage,
   name_streams(sums, "sums");
 
   HLS_TASK(quantize_rows<Inputs>(stage.rows, stage.inputs,
-                                 Precision::decode(stage.precision).levels(), rows, scales,
+                                 Precision::decode(stage.precision).grid(), rows, scales,
                                  quantized));
   HLS_TASK(feed_activations<K, Inputs>(stage, quantized, activations, q_sums));
   HLS_UNROLL_AHEAD

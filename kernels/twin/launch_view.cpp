@@ -31,11 +31,8 @@ bool words_at(const Span& buffer, uint32_t word, uint64_t words, uint32_t*& out)
 
 bool read_matrix(std::span<const Span> weights, uint32_t offset, uint32_t precision_bits,
                  uint32_t tiles, uint32_t inputs, Matrix& matrix) {
+  if (!Precision::valid(precision_bits)) return false;
   const Precision precision = Precision::decode(precision_bits);
-  const auto one_or_two = [](uint32_t planes) { return planes == 1 || planes == 2; };
-  if (!one_or_two(precision.weight_planes) || !one_or_two(precision.activation_planes)) {
-    return false;
-  }
   matrix.offset = offset;
   matrix.tiles = tiles;
   matrix.layout = TileLayout{inputs, precision};

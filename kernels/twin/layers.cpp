@@ -86,7 +86,7 @@ class LayerRun {
     });
     parallel_for(rows_, [&](size_t row) {
       attention_q_.set(ops_, static_cast<uint32_t>(row), attention_[row],
-                       layer.o.layout.precision.levels());
+                       layer.o.layout.precision.grid());
     });
     add_linear(layer.o, attention_q_);
   }
@@ -104,7 +104,7 @@ class LayerRun {
       if (model_.hadamard_block != 0) {
         ops_.hadamard(y, model_.ffn, model_.hadamard_block, model_.hadamard_scale);
       }
-      ffn_q_.set(ops_, static_cast<uint32_t>(row), y, layer.down.layout.precision.levels());
+      ffn_q_.set(ops_, static_cast<uint32_t>(row), y, layer.down.layout.precision.grid());
     });
     add_linear(layer.down, ffn_q_);
   }
@@ -113,7 +113,7 @@ class LayerRun {
     parallel_for(rows_, [&](size_t row) {
       float* h = hidden_[row];
       ops_.rms_norm(x_[row], gain, model_.hidden, model_.rms_eps, h);
-      hidden_q_.set(ops_, static_cast<uint32_t>(row), h, matrix.layout.precision.levels());
+      hidden_q_.set(ops_, static_cast<uint32_t>(row), h, matrix.layout.precision.grid());
     });
   }
 

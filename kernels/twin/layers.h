@@ -32,10 +32,9 @@ class QuantizedRows {
         sums_(size_t{rows} * groups_),
         scales_(rows) {}
 
-  void set(const Ops& ops, uint32_t row, const float* x, uint32_t levels) {
-    scales_[row] =
-        ops.quantize(x, inputs_, static_cast<float>(levels), q_.data() + size_t{row} * inputs_,
-                     sums_.data() + size_t{row} * groups_);
+  void set(const Ops& ops, uint32_t row, const float* x, const ActivationGrid& grid) {
+    scales_[row] = ops.quantize(x, inputs_, grid, q_.data() + size_t{row} * inputs_,
+                                sums_.data() + size_t{row} * groups_);
   }
   Activations view() const {
     return {static_cast<uint32_t>(scales_.size()),

@@ -109,7 +109,7 @@ void write_outputs(const LaunchView& launch, const Ops& ops, const Rows& x) {
     ops.rms_norm(x[i], model.final_norm, model.hidden, model.rms_eps, h.data());
     if (row.final_norm != nullptr) store_row(row.final_norm, h.data(), model.hidden);
     if (wants_logits) {
-      quantized.set(ops, next++, h.data(), model.lm_head.layout.precision.levels());
+      quantized.set(ops, next++, h.data(), model.lm_head.layout.precision.grid());
     }
   }
   if (logits_rows.empty()) return;

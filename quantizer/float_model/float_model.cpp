@@ -19,9 +19,12 @@ constexpr size_t kBlockTokens = 2048;    // rows that are between two stages at 
 constexpr size_t kTaskRows = 64;         // rows that a worker takes
 constexpr uint32_t kLogitTokens = 8192;  // of the vocabulary, at a time
 
-void check_bits(uint32_t bits) {
-  if (bits != 0 && bits != 4 && bits != 8) {
+void check(const RowRounding& rounding) {
+  if (rounding.bits != 0 && rounding.bits != 4 && rounding.bits != 8) {
     throw std::invalid_argument("activations have 4 or 8 bits, or 0 for binary32");
+  }
+  if (rounding.clip > 255) {
+    throw std::invalid_argument("at most 255/256 of a range can be cut off");
   }
 }
 
@@ -73,7 +76,11 @@ struct FloatModel::Block {
   }
 };
 
-uint32_t ActivationBits::of(Stage stage) const {
+RowRounding RowRounding::before(const kernels::Precision& precision) {
+  return {4 * precision.activation_planes, precision.clip, precision.symmetric};
+}
+
+const RowRounding& ActivationRounding::of(Stage stage) const {
   switch (stage) {
     case Stage::qkv:
       return qkv;
@@ -82,9 +89,9 @@ uint32_t ActivationBits::of(Stage stage) const {
     case Stage::gate_up:
       return gate_up;
     case Stage::down:
-      return down;
+      break;
   }
-  return 0;
+  return down;
 }
 
 void LayerHook::revise(Stage, LayerWeights&) {}
@@ -97,21 +104,21 @@ FloatModel::FloatModel(const formats::Checkpoint& checkpoint, FloatOptions optio
       workers_(workers),
       frequencies_(formats::rope_frequencies(config_.rope, config_.head_dim)) {
   if (options_.activations.size() > 1 && options_.activations.size() != config_.layers) {
-    throw std::invalid_argument("activation bits for " +
+    throw std::invalid_argument("activation roundings for " +
                                 std::to_string(options_.activations.size()) +
                                 " layers; the model has " + std::to_string(config_.layers));
   }
-  for (const ActivationBits& bits : options_.activations) {
-    for (const Stage stage : kStages) check_bits(bits.of(stage));
+  for (const ActivationRounding& rounding : options_.activations) {
+    for (const Stage stage : kStages) check(rounding.of(stage));
   }
-  check_bits(options_.lm_head_bits);
+  check(options_.lm_head);
   const uint32_t probability = options_.probability_bits;
   if (probability != 0 && (!options_.int8_attention || (probability != 8 && probability != 16))) {
     throw std::invalid_argument("probabilities have 8 or 16 bits, and only with an INT8 cache");
   }
 }
 
-ActivationBits FloatModel::bits(uint32_t layer) const {
+ActivationRounding FloatModel::activations(uint32_t layer) const {
   if (options_.activations.empty()) return {};
   return options_.activations.size() == 1 ? options_.activations[0]
                                           : options_.activations.at(layer);
@@ -199,9 +206,10 @@ TokenBatch FloatModel::embed(std::span<const std::span<const uint32_t>> windows)
   return batch;
 }
 
-void FloatModel::round_rows(View rows, uint32_t bits) const {
-  if (bits == 0) return;
-  for_rows(rows.rows, workers_, [&](size_t r) { round_asymmetric(rows.row(r), bits); });
+void FloatModel::round_rows(View rows, const RowRounding& rounding) const {
+  if (rounding.bits == 0) return;
+  const kernels::ActivationGrid grid{(1u << rounding.bits) - 1, rounding.clip, rounding.symmetric};
+  for_rows(rows.rows, workers_, [&](size_t r) { round_asymmetric(rows.row(r), grid); });
 }
 
 Matrix FloatModel::normed(ConstView rows, std::span<const float> gain) const {
@@ -212,7 +220,7 @@ Matrix FloatModel::normed(ConstView rows, std::span<const float> gain) const {
 }
 
 Matrix FloatModel::stage_inputs(Stage stage, const TokenBatch& batch, const Block& block,
-                                ConstView attended, const ActivationBits& bits,
+                                ConstView attended, const ActivationRounding& rounding,
                                 const LayerWeights& weights) const {
   const ConstView residual = batch.residual.view().row_range(block.first, block.rows);
   Matrix inputs;
@@ -231,7 +239,7 @@ Matrix FloatModel::stage_inputs(Stage stage, const TokenBatch& batch, const Bloc
       break;
     case Stage::down: {
       Matrix h = normed(residual, weights.ffn_norm);
-      round_rows(h, bits.gate_up);
+      round_rows(h, rounding.gate_up);
       inputs = Matrix(block.rows, config_.ffn);
       Matrix up(block.rows, config_.ffn);
       multiply_transposed(inputs, h, weights.gate, workers_);
@@ -241,7 +249,7 @@ Matrix FloatModel::stage_inputs(Stage stage, const TokenBatch& batch, const Bloc
       break;
     }
   }
-  round_rows(inputs, bits.of(stage));
+  round_rows(inputs, rounding.of(stage));
   return inputs;
 }
 
@@ -284,13 +292,13 @@ void FloatModel::apply_stage(Stage stage, TokenBatch& batch, const Block& block,
 void FloatModel::run_layer(TokenBatch& batch, uint32_t layer, LayerWeights& weights,
                            LayerHook* hook) const {
   const std::vector<Block> blocks = Block::cut(batch);
-  const ActivationBits bits = this->bits(layer);
+  const ActivationRounding rounding = activations(layer);
   const size_t width = size_t{config_.heads} * config_.head_dim;
   if (hook == nullptr) {
     for (const Block& block : blocks) {
       Matrix attended(block.rows, width);
       for (const Stage stage : {Stage::qkv, Stage::o, Stage::down}) {
-        const Matrix inputs = stage_inputs(stage, batch, block, attended, bits, weights);
+        const Matrix inputs = stage_inputs(stage, batch, block, attended, rounding, weights);
         apply_stage(stage, batch, block, attended, inputs, weights);
       }
     }
@@ -301,13 +309,13 @@ void FloatModel::run_layer(TokenBatch& batch, uint32_t layer, LayerWeights& weig
     Matrix kept;  // with one block, its inputs need not be computed again
     for (const Block& block : blocks) {
       const View part = attended.view().row_range(block.first, block.rows);
-      kept = stage_inputs(stage, batch, block, part, bits, weights);
+      kept = stage_inputs(stage, batch, block, part, rounding, weights);
       hook->inputs(stage, kept);
     }
     hook->revise(stage, weights);
     for (const Block& block : blocks) {
       const View part = attended.view().row_range(block.first, block.rows);
-      if (blocks.size() > 1) kept = stage_inputs(stage, batch, block, part, bits, weights);
+      if (blocks.size() > 1) kept = stage_inputs(stage, batch, block, part, rounding, weights);
       apply_stage(stage, batch, block, part, kept, weights);
     }
   }
@@ -333,7 +341,7 @@ TokenBatch FloatModel::run(
 
 Matrix FloatModel::head_inputs(const TokenBatch& batch) const {
   Matrix rows = normed(batch.residual, load_vector("model.norm.weight", config_.hidden));
-  round_rows(rows, options_.lm_head_bits);
+  round_rows(rows, options_.lm_head);
   return rows;
 }
 

@@ -6,6 +6,7 @@
 // One thread calls; the work is spread over the Workers. Results do not depend on their number.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "kernels/contract/layout.h"
 #include "quantizer/algebra/matrix.h"
 #include "quantizer/algebra/workers.h"
 
@@ -23,23 +25,34 @@ namespace flexllm::quantizer {
 enum class Stage { qkv, o, gate_up, down };
 inline constexpr Stage kStages[] = {Stage::qkv, Stage::o, Stage::gate_up, Stage::down};
 
-// Bits of the rows that enter the matrices of a layer: 4, 8, or 0 for binary32.
-struct ActivationBits {
-  uint32_t qkv = 0;
-  uint32_t o = 0;
-  uint32_t gate_up = 0;
-  uint32_t down = 0;
+// How rows are rounded before a matrix; the default leaves them in binary32.
+struct RowRounding {
+  uint32_t bits = 0;       // 4, 8, or 0 for binary32
+  uint32_t clip = 0;       // 256ths that are cut off the range of a row, 0 to 255
+  bool symmetric = false;  // that range is as wide on both sides of 0
 
-  uint32_t of(Stage stage) const;
+  // What the kernels do before a matrix of that precision.
+  static RowRounding before(const kernels::Precision& precision);
+  auto operator<=>(const RowRounding&) const = default;
+};
+
+// Of the rows that enter the matrices of a layer.
+struct ActivationRounding {
+  RowRounding qkv;
+  RowRounding o;
+  RowRounding gate_up;
+  RowRounding down;
+
+  const RowRounding& of(Stage stage) const;
 };
 
 // The default is the plain float model.
 struct FloatOptions {
-  std::vector<ActivationBits> activations;  // of every layer; one: of all; none: binary32
-  uint32_t lm_head_bits = 0;                // of the rows that enter lm_head
-  bool int8_attention = false;              // q, k and v in INT8 per token and head
-  uint32_t probability_bits = 0;            // 8 or 16, only with int8_attention; 0: binary32
-  bool rotate_down = false;                 // R4, before the rounding of down's inputs
+  std::vector<ActivationRounding> activations;  // of every layer; one: of all; none: binary32
+  RowRounding lm_head;                          // of the rows that enter lm_head
+  bool int8_attention = false;                  // q, k and v in INT8 per token and head
+  uint32_t probability_bits = 0;                // 8 or 16, only with int8_attention; 0: binary32
+  bool rotate_down = false;                     // R4, before the rounding of down's inputs
 };
 
 // What a layer computes with; matrices are [out][in]. Callers may change them. With rotate_down,
@@ -100,7 +113,7 @@ class FloatModel {
   TokenBatch run(std::span<const std::span<const uint32_t>> windows,
                  const std::function<void(uint32_t, const TokenBatch&)>& after_layer = {}) const;
 
-  // The rows that enter lm_head: final norm, then rounding with lm_head_bits. [tokens][hidden].
+  // The rows that enter lm_head: final norm, then rounding for lm_head. [tokens][hidden].
   Matrix head_inputs(const TokenBatch& batch) const;
 
   // [rows of `inputs`][tokens], from token `first` of the vocabulary on.
@@ -115,14 +128,14 @@ class FloatModel {
  private:
   struct Block;
 
-  ActivationBits bits(uint32_t layer) const;
+  ActivationRounding activations(uint32_t layer) const;
   Matrix load_matrix(const std::string& name, size_t first, size_t rows, size_t cols) const;
   std::vector<float> load_vector(const std::string& name, size_t size) const;
   void rotate_rows(View rows) const;
-  void round_rows(View rows, uint32_t bits) const;
+  void round_rows(View rows, const RowRounding& rounding) const;
   Matrix normed(ConstView rows, std::span<const float> gain) const;
   Matrix stage_inputs(Stage stage, const TokenBatch& batch, const Block& block, ConstView attended,
-                      const ActivationBits& bits, const LayerWeights& weights) const;
+                      const ActivationRounding& rounding, const LayerWeights& weights) const;
   void apply_stage(Stage stage, TokenBatch& batch, const Block& block, View attended,
                    ConstView inputs, const LayerWeights& weights) const;
 

@@ -48,11 +48,11 @@ void silu_times(std::span<float> gate, std::span<const float> up) {
   for (size_t i = 0; i < gate.size(); ++i) gate[i] = kernels::silu(gate[i]) * up[i];
 }
 
-void round_asymmetric(std::span<float> row, uint32_t bits) {
-  const auto levels = static_cast<float>((1u << bits) - 1);
+void round_asymmetric(std::span<float> row, const kernels::ActivationGrid& grid) {
+  const auto levels = static_cast<float>(grid.levels);
   const float low = extremum(row, kernels::kInfinity, kernels::min_of);
   const float high = extremum(row, -kernels::kInfinity, kernels::max_of);
-  const kernels::AsymmetricScale s = kernels::asymmetric_scale(low, high, levels);
+  const kernels::AsymmetricScale s = kernels::asymmetric_scale(low, high, grid);
   for (float& x : row) {
     const uint32_t q = kernels::quantize_asymmetric(x, s, levels);
     x = static_cast<float>(static_cast<int32_t>(q)) * s.scale + s.zero;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/contract/layout.h"
+
 namespace flexllm::quantizer {
 
 // RMSNorm, section 2. `out` may be `x`.
@@ -14,8 +16,8 @@ void rms_norm(std::span<const float> x, std::span<const float> gain, float eps,
 // gate = silu(gate) * up.
 void silu_times(std::span<float> gate, std::span<const float> up);
 
-// Section 3: to u4 or u8 and back, in place.
-void round_asymmetric(std::span<float> row, uint32_t bits);
+// Section 3: to the numbers of the grid and back, in place.
+void round_asymmetric(std::span<float> row, const kernels::ActivationGrid& grid);
 
 // Section 3: to INT8, in place, as integers; returns the scale.
 float round_symmetric(std::span<float> vector);

@@ -42,7 +42,7 @@ PackedCheckpoint::PackedCheckpoint(const formats::PackedModel& packed)
   add("model.norm.weight", {config_.hidden},
       {.part = Part::gain, .word = field(model_field::final_norm)});
   const auto head = Precision::decode(field(model_field::lm_head_precision));
-  options_.lm_head_bits = 4 * head.activation_planes;
+  options_.lm_head = RowRounding::before(head);
   add("lm_head.weight", {config_.vocab, config_.hidden},
       {.part = Part::weights,
        .word = field(model_field::lm_head),
@@ -115,12 +115,12 @@ void PackedCheckpoint::add_layer(uint32_t layer) {
          layer_field::gate_up_precision, 0, Rows::up);
   matrix("mlp.down_proj", config_.hidden, config_.ffn, layer_field::down,
          layer_field::down_precision);
-  const auto bits = [&](uint32_t precision) {
-    return 4 * Precision::decode(get(precision)).activation_planes;
+  const auto before = [&](uint32_t precision) {
+    return RowRounding::before(Precision::decode(get(precision)));
   };
-  options_.activations.push_back({bits(layer_field::qkv_precision), bits(layer_field::o_precision),
-                                  bits(layer_field::gate_up_precision),
-                                  bits(layer_field::down_precision)});
+  options_.activations.push_back(
+      {before(layer_field::qkv_precision), before(layer_field::o_precision),
+       before(layer_field::gate_up_precision), before(layer_field::down_precision)});
 }
 
 const formats::TensorInfo* PackedCheckpoint::find(std::string_view name) const {

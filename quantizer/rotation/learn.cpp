@@ -57,7 +57,8 @@ void add_samples(std::vector<StepSamples>& samples, const Matrix& inputs,
   output_energy /= n_rows;
   const double input_energy = energy(inputs) / n_rows;
   if (!(output_energy > 0)) return;
-  const double levels = precision.activation_bits == 4 ? 15 : 255;
+  const kernels::ActivationGrid grid = precision.encoded(false).grid();
+  const double levels = grid.levels / double{grid.fraction()};  // in the whole range
   samples.push_back({inputs, inputs.cols(), false,
                      weight_energy / (12 * levels * levels * output_energy * n_rows)});
   const double largest = precision.weight_bits == 4 ? 7 : 127;

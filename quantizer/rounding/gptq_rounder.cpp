@@ -145,13 +145,15 @@ GptqOptions GptqRounder::options(const MatrixPrecision& precision) const {
 FloatOptions float_options(const Scheme& scheme, uint32_t layers) {
   FloatOptions options;
   for (uint32_t layer = 0; layer < layers; ++layer) {
-    const auto bits = [&](MatrixKind kind) { return scheme.of({layer, kind}).activation_bits; };
-    options.activations.push_back({.qkv = bits(MatrixKind::qkv),
-                                   .o = bits(MatrixKind::o),
-                                   .gate_up = bits(MatrixKind::gate_up),
-                                   .down = bits(MatrixKind::down)});
+    const auto before = [&](MatrixKind kind) {
+      return RowRounding::before(scheme.of({layer, kind}).encoded(false));
+    };
+    options.activations.push_back({.qkv = before(MatrixKind::qkv),
+                                   .o = before(MatrixKind::o),
+                                   .gate_up = before(MatrixKind::gate_up),
+                                   .down = before(MatrixKind::down)});
   }
-  options.lm_head_bits = scheme.lm_head.activation_bits;
+  options.lm_head = RowRounding::before(scheme.lm_head.encoded(false));
   options.int8_attention = true;
   options.probability_bits = scheme.probability_bits;
   options.rotate_down = scheme.rotate_down;

@@ -174,8 +174,8 @@ bool same_bits(const Matrix& a, const Matrix& b) {
 
 FloatOptions rounded_options() {
   FloatOptions options;
-  options.activations = {{8, 4, 4, 8}};
-  options.lm_head_bits = 8;
+  options.activations = {{{8}, {4}, {4}, {8}}};
+  options.lm_head = {8};
   options.int8_attention = true;
   options.probability_bits = 16;
   options.rotate_down = true;
@@ -332,7 +332,7 @@ TEST(FloatModel, RefusesWhatItCannotRun) {
     EXPECT_THROW(FloatModel(checkpoint, options, workers), std::invalid_argument);
   };
   FloatOptions options;
-  options.activations = {{3, 8, 8, 8}};
+  options.activations = {{{3}, {8}, {8}, {8}}};
   refuse(options);
   options.activations.resize(3);
   refuse(options);

@@ -85,10 +85,11 @@ TEST(PackedCheckpoint, HoldsWhatWasPacked) {
       const FloatOptions& options = checkpoint.float_options();
       EXPECT_EQ(options.rotate_down, parsed.rotate_down);
       EXPECT_EQ(options.probability_bits, parsed.probability_bits);
-      EXPECT_EQ(options.lm_head_bits, parsed.lm_head.activation_bits);
+      EXPECT_EQ(options.lm_head, RowRounding{parsed.lm_head.activation_bits});
       ASSERT_EQ(options.activations.size(), 2u);
       for (const Stage stage : kStages) {
-        EXPECT_EQ(options.activations[1].of(stage), parsed.linears.activation_bits);
+        EXPECT_EQ(options.activations[1].of(stage),
+                  RowRounding::before(parsed.linears.encoded(false)));
       }
     }
   }

@@ -53,6 +53,19 @@ TEST(Scheme, NamesAreReadBack) {
   EXPECT_THROW(Scheme::parse(std::string(70000, ' ')), std::invalid_argument);
 }
 
+TEST(Scheme, RangesOfActivationsAreClipped) {
+  const Scheme scheme = Scheme::parse("w4g64a4sc85kv8-lm8-r124:3.down=w8a8c99,4.down=w8a8s");
+  EXPECT_EQ(scheme.name(), "w4g64a4sc85kv8-lm8-r124:3.down=w8a8c99,4.down=w8a8s");
+  EXPECT_EQ(scheme.linears.range_percent, 85u);
+  EXPECT_EQ(scheme.linears.encoded(false).encode(), 0x111u | 1u << 10 | 38u << 16);
+  EXPECT_EQ(scheme.of({3, MatrixKind::down}).encoded(false).encode(), 0x22u | 3u << 16);
+  EXPECT_EQ(scheme.of({4, MatrixKind::down}).encoded(false).encode(), 0x22u | 1u << 10);
+  EXPECT_EQ(scheme.lm_head.encoded(false).clip, 0u);
+  for (const char* name : {"w4a4c0kv8-lm8", "w4a4c100kv8-lm8", "w4a4ckv8-lm8", "w4a4c85skv8-lm8"}) {
+    EXPECT_THROW(Scheme::parse(name), std::invalid_argument) << name;
+  }
+}
+
 TEST(Scheme, ExceptionsHaveOneForm) {
   const Scheme scheme = Scheme::parse(
       "w4a8kv8-lm8:1.down=w8a8,\n  0.down = w8a8, 2.down=w8a8,\n0.o=w4a8, 0.qkv=w4a4\n");

@@ -3,8 +3,9 @@
 //   quantizer_run_float_model CHECKPOINT REQUEST.json LOGITS
 //
 // REQUEST: "windows", lists of token ids; "activations", [qkv, o, gate_up, down] for each layer or
-// once; "lm_head_bits"; "int8_attention"; "probability_bits"; "rotate_down"; "threads". LOGITS:
-// binary32, [tokens][vocab], windows one after the other.
+// once, each [bits, clip, symmetric]; "lm_head", [bits, clip, symmetric]; "int8_attention";
+// "probability_bits"; "rotate_down"; "threads". LOGITS: binary32, [tokens][vocab], windows one
+// after the other.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -21,10 +22,14 @@ void run(const char* checkpoint_path, const char* request_path, const char* out_
   const nlohmann::json request = nlohmann::json::parse(std::ifstream(request_path));
   const auto checkpoint = formats::open_checkpoint(checkpoint_path);
   FloatOptions options;
-  for (const auto& bits : request.at("activations")) {
-    options.activations.push_back({bits.at(0), bits.at(1), bits.at(2), bits.at(3)});
+  const auto rounding = [](const nlohmann::json& row) {
+    return RowRounding{row.at(0), row.at(1), row.at(2)};
+  };
+  for (const auto& layer : request.at("activations")) {
+    options.activations.push_back({rounding(layer.at(0)), rounding(layer.at(1)),
+                                   rounding(layer.at(2)), rounding(layer.at(3))});
   }
-  options.lm_head_bits = request.at("lm_head_bits");
+  options.lm_head = rounding(request.at("lm_head"));
   options.int8_attention = request.at("int8_attention");
   options.probability_bits = request.at("probability_bits");
   options.rotate_down = request.at("rotate_down");

@@ -16,6 +16,7 @@ import pytest
 from tests.reference import tiny
 from tests.reference.checkpoint import write_checkpoint
 from tests.reference.float_model import FloatModel, from_quantized
+from tests.reference.layout import Precision
 from tests.reference.model import Model
 from tests.reference.numerics import F32, Floats
 
@@ -28,7 +29,7 @@ def run(folder: Path, windows: list[list[int]], vocab: int, **request) -> Floats
     plain = {
         "windows": windows,
         "activations": [],
-        "lm_head_bits": 0,
+        "lm_head": [0, 0, False],
         "int8_attention": False,
         "probability_bits": 0,
         "rotate_down": False,
@@ -37,6 +38,10 @@ def run(folder: Path, windows: list[list[int]], vocab: int, **request) -> Floats
     (folder / "request.json").write_text(json.dumps(plain | request))
     subprocess.run([RUNNER, folder, folder / "request.json", folder / "logits"], check=True)
     return np.fromfile(folder / "logits", F32).reshape(-1, vocab)
+
+
+def rounding(precision: Precision) -> tuple[int, int, bool]:
+    return precision.activation_bits, precision.clip, precision.symmetric
 
 
 def quantized_logits(model: Model, embedding: Floats, ids: list[int]) -> Floats:
@@ -78,10 +83,10 @@ def test_float_model_agrees_with_the_references(name: str, tmp_path: Path) -> No
         windows,
         spec.vocab,
         activations=[
-            [getattr(layer, part).precision.activation_bits for part in STAGES]
+            [rounding(getattr(layer, part).precision) for part in STAGES]
             for layer in quantized.layers
         ],
-        lm_head_bits=quantized.lm_head.precision.activation_bits,
+        lm_head=rounding(quantized.lm_head.precision),
         int8_attention=True,
         probability_bits=spec.probability_bits,
         rotate_down=rotate,

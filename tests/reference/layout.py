@@ -26,12 +26,15 @@ def float_words(count: int) -> int:
 
 @dataclass(frozen=True)
 class Precision:
-    """Bits of a precision field: 0-3 weight planes, 4-7 activation planes, 8 grouped, 9 bias."""
+    """Bits of a precision field: 0-3 weight planes, 4-7 activation planes, 8 grouped, 9 bias,
+    10 symmetric, 16-23 clip."""
 
     weight_bits: int  # 4 or 8
     activation_bits: int  # 4 or 8
     grouped: bool = False
     bias: bool = False
+    symmetric: bool = False  # the range of activations is as wide on both sides of 0
+    clip: int = 0  # 256ths that are cut off that range
 
     @property
     def weight_planes(self) -> int:
@@ -43,14 +46,19 @@ class Precision:
 
     def encode(self) -> int:
         planes = self.weight_planes | (self.activation_bits // 4) << 4
-        return planes | self.grouped << 8 | self.bias << 9
+        return planes | self.grouped << 8 | self.bias << 9 | self.symmetric << 10 | self.clip << 16
 
     @staticmethod
     def decode(bits: int) -> "Precision":
         precision = Precision(
-            4 * (bits & 15), 4 * (bits >> 4 & 15), bool(bits >> 8 & 1), bool(bits >> 9 & 1)
+            4 * (bits & 15),
+            4 * (bits >> 4 & 15),
+            bool(bits >> 8 & 1),
+            bool(bits >> 9 & 1),
+            bool(bits >> 10 & 1),
+            bits >> 16 & 255,
         )
-        if not {precision.weight_bits, precision.activation_bits} <= {4, 8} or bits >> 10:
+        if not {precision.weight_bits, precision.activation_bits} <= {4, 8} or bits & ~0xFF07FF:
             raise ValueError(f"precision field {bits:#x} means nothing")
         return precision
 

@@ -31,11 +31,11 @@ class Linear:
     """
 
     def __init__(self, matrix: Matrix):
-        self.levels = matrix.precision.levels
+        self.precision = matrix.precision
         self.has_bias = matrix.precision.bias
         self.scales, self.sums, self.bias = matrix.scales, matrix.sums, matrix.bias
         integers = matrix.integers()
-        self._blocks = _exact_blocks(integers, self.levels)
+        self._blocks = _exact_blocks(integers, self.precision.levels)
         self._weights = integers.astype(F32 if self._blocks else np.float64)
 
     def accumulate(self, q: Floats) -> np.ndarray:
@@ -65,7 +65,8 @@ def _exact_blocks(integers: np.ndarray, levels: int) -> list[slice]:
 
 def apply(h: Floats, *linears: Linear) -> list[Floats]:
     """Quantises h once for linears of one matrix."""
-    quantized = nm.quantize_asymmetric(h, linears[0].levels)
+    p = linears[0].precision
+    quantized = nm.quantize_asymmetric(h, p.levels, p.clip, p.symmetric)
     return [linear(*quantized) for linear in linears]
 
 

@@ -180,9 +180,16 @@ def rmsnorm(x: Floats, gain: Floats, eps: np.float32) -> Floats:
 # ---- Section 3: quantisation -------------------------------------------------------------------
 
 
-def quantize_asymmetric(h: Floats, levels: int) -> tuple[Floats, Floats, Floats]:
+def quantize_asymmetric(
+    h: Floats, levels: int, clip: int = 0, symmetric: bool = False
+) -> tuple[Floats, Floats, Floats]:
     """Per vector (last axis): integers 0..levels as float32, scale s and offset z."""
     lo, hi = minimum(h), maximum(h)
+    if symmetric:
+        hi = np.where(-lo > hi, -lo, hi)
+        lo = -hi
+    fraction = F32((256 - clip) / 256)
+    lo, hi = mul(lo, fraction), mul(hi, fraction)
     z = lo + ZERO
     s = div(sub(hi, lo), F32(levels))
     s = np.where(s > 0, s, ONE)

@@ -16,7 +16,7 @@ PRECISIONS = [
     for activations in (4, 8)
     for grouped in (False, True)
     for bias in (False, True)
-]
+] + [Precision(4, 4, symmetric=True, clip=38), Precision(8, 8, clip=255)]
 
 
 def equal(a, b) -> bool:

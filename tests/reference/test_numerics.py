@@ -175,6 +175,23 @@ def test_asymmetric_special_vectors():
     assert bits(z)[1] == 0 and z[2] == 1
 
 
+@pytest.mark.parametrize("clip", [0, 38, 255])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_asymmetric_range_is_what_the_clip_leaves(clip, symmetric):
+    h = sample(5, 7, 300)
+    h[3] = abs(h[3])
+    lo, hi = h.min(axis=1), h.max(axis=1)
+    if symmetric:
+        lo, hi = -np.maximum(-lo, hi), np.maximum(-lo, hi)
+    kept = 1 - clip / 256
+    q, s, z = nm.quantize_asymmetric(h, 15, clip, symmetric)
+    assert np.allclose(z, lo * kept) and np.allclose(z + 15 * s, hi * kept, atol=1e-6)
+    inside = (h >= z[:, None]) & (h <= z[:, None] + 15 * s[:, None])
+    error = np.abs(q * s[:, None] + z[:, None] - h)
+    assert (error[inside] <= np.broadcast_to(0.501 * s[:, None], h.shape)[inside]).all()
+    assert set(q[~inside]) <= {0, 15}
+
+
 @nm.quiet
 def test_symmetric_error_and_special_vectors():
     v = sample(6, 9, 64)

@@ -57,7 +57,7 @@ struct Ops {
   void (*attention)(const AttentionHead& head);
   void (*rms_norm)(const float* x, const float* gain, uint32_t n, float eps, float* y);
   // q, the sums of q over groups of 64, and the scale.
-  AsymmetricScale (*quantize)(const float* x, uint32_t n, float levels, uint8_t* q,
+  AsymmetricScale (*quantize)(const float* x, uint32_t n, const ActivationGrid& grid, uint8_t* q,
                               int32_t* group_sums);
   // Symmetric INT8, zero-padded to `padded`; returns the scale.
   float (*quantize_head)(const float* x, uint32_t n, uint32_t padded, int8_t* q);

@@ -44,11 +44,12 @@ void rms_norm(const float* x, const float* gain, uint32_t n, float eps, float* y
   for (uint32_t i = 0; i < n; ++i) y[i] = (x[i] * r) * gain[i];
 }
 
-AsymmetricScale quantize(const float* x, uint32_t n, float levels, uint8_t* q,
+AsymmetricScale quantize(const float* x, uint32_t n, const ActivationGrid& grid, uint8_t* q,
                          int32_t* group_sums) {
   const float lowest = extremum(x, n, kInfinity, min_of);
   const float highest = extremum(x, n, -kInfinity, max_of);
-  const AsymmetricScale scale = asymmetric_scale(lowest, highest, levels);
+  const AsymmetricScale scale = asymmetric_scale(lowest, highest, grid);
+  const auto levels = static_cast<float>(grid.levels);
   for (uint32_t i = 0; i < n; ++i) {
     q[i] = static_cast<uint8_t>(quantize_asymmetric(x[i], scale, levels));
   }
