@@ -118,7 +118,7 @@ def tables(found: list[Measured], sections: Sequence[str], tokens: int, speed: C
         "`±` is the standard error of the paired differences, carried through the exponential; a step within two",
         "of them is called no difference. MB a token are the bytes of weights that a decoded token reads in the",
         "linear layers, layers + lm_head, **computed** from the shapes and [the layout](weight-layout.md), or",
-        "llama.cpp's blocks. Tokens/s are **modelled**: llama-3.2-1b at the same scheme on `u280-combined`, by",
+        "llama.cpp's blocks. Tokens/s are **modelled**: the default model at the same scheme on `u280-combined`, by",
         "`flexllm plan`.",
         "",
         "```",

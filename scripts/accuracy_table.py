@@ -229,8 +229,8 @@ class Bench:
         write_aside(self.record(cell), json.dumps(record, indent=2) + "\n")
 
     def modelled_speed(self, scheme: str) -> float | None:
-        """Tokens a second of llama-3.2-1b on u280-combined by the cycle model; None where it has no answer."""
-        command = [self.program, "plan", "--model", "llama-3.2-1b", "--accelerator", "u280-combined", "--scheme",
+        """Tokens a second of the default model on u280-combined by the cycle model; None where it has no answer."""
+        command = [self.program, "plan", "--model", "smollm2-135m", "--accelerator", "u280-combined", "--scheme",
                    scheme, "--json"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == USAGE:  # the scheme is not one that it models
