@@ -203,7 +203,7 @@ def test_lists_what_is_measured(bench):
     bench.table("--only", "w8a8-rtn")
     lines = bench.run("--list", text=False).stdout.splitlines()
     assert [line.split()[0] for line in lines if line.endswith("measured")] == ["w8a8-rtn"]
-    assert len({line.split()[0] for line in lines}) == len(lines) == 4 + 6 * 6 + 1
+    assert len({line.split()[0] for line in lines}) == len(lines) == 4 + 6 * 6 + 2 + 1
 
 
 @pytest.mark.parametrize("arguments, word", [
