@@ -36,10 +36,10 @@ class Reader {
   }
   void need_matrix(uint32_t word, uint32_t precision_bits, uint32_t tiles, uint32_t inputs,
                    uint32_t streams) const {
-    const kernels::Precision precision = kernels::Precision::decode(precision_bits);
-    for (const uint32_t planes : {precision.weight_planes, precision.activation_planes}) {
-      if (planes != 1 && planes != 2) refuse("a matrix of a precision that does not exist");
+    if (!kernels::Precision::valid(precision_bits)) {
+      refuse("a matrix of a precision that does not exist");
     }
+    const kernels::Precision precision = kernels::Precision::decode(precision_bits);
     const kernels::TileLayout tile{inputs, precision};
     const uint64_t words = uint64_t{kernels::divide_up(tiles, streams)} * tile.words();
     if (word > arena_words_ || words > arena_words_ - word) refuse("a matrix outside the arenas");

@@ -79,6 +79,14 @@ constexpr Mistake kMistakes[] = {
      [](Case& c) { fields_at(c.desc, 0)[launch_field::rows] = 1000; }},
     {"sequences", launch_status::beyond_maxima,
      [](Case& c) { fields_at(c.desc, 0)[launch_field::sequences] = 1000; }},
+    {"an unknown bit of lm_head's precision", launch_status::bad_offset,
+     [](Case& c) { fields_at(c.model, 1)[model_field::lm_head_precision - 16] |= 1u << 11; }},
+    {"an unknown bit of a layer's precision", launch_status::bad_offset,
+     [](Case& c) {
+       const uint32_t layer = fields_at(c.model, 1)[model_field::layer_table - 16] +
+                              fields_at(c.desc, 0)[launch_field::layer_begin];
+       fields_at(c.model, layer)[layer_field::down_precision] |= 1u << 24;
+     }},
     {"layers", launch_status::bad_layers,
      [](Case& c) { fields_at(c.desc, 0)[launch_field::layer_end] = 100; }},
     {"sequence of a row", launch_status::bad_row,

@@ -45,9 +45,7 @@ struct Job {
 };
 
 size_t thread_count() {
-  cpu_set_t set;
-  size_t count = std::thread::hardware_concurrency();
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = static_cast<size_t>(CPU_COUNT(&set));
+  size_t count = usable_processors();
   if (const char* limit = std::getenv("FLEXLLM_TWIN_THREADS")) {
     const long wanted = std::strtol(limit, nullptr, 10);
     if (wanted > 0) count = std::min(count, static_cast<size_t>(wanted));
@@ -127,6 +125,12 @@ Pool& pool() {
 }
 
 }  // namespace
+
+size_t usable_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<size_t>(CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());  // more than a cpu_set_t holds
+}
 
 void parallel_for(size_t count, const std::function<void(size_t)>& body) {
   if (count == 0) return;

@@ -6,6 +6,10 @@
 
 namespace flexllm::kernels::twin {
 
+// The processors that this process may use, at least 1: fewer than there are under taskset and in
+// containers.
+size_t usable_processors();
+
 // Calls body(i) for i in 0..count-1, on this thread and the pool's, and returns when all are done.
 // If a body throws, the others still run and the first exception is thrown here. May be called from
 // several threads at once; not from within a body. FLEXLLM_TWIN_THREADS bounds the number of

@@ -1,26 +1,19 @@
 #include "quantizer/algebra/workers.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <utility>
+
+#include "kernels/twin/threads.h"
 
 namespace flexllm::quantizer {
 namespace {
 
 thread_local bool inside_body = false;
 
-// Those that this process may use: taskset and containers leave it fewer than there are.
-size_t usable_processors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return static_cast<size_t>(CPU_COUNT(&set));
-}
-
 }  // namespace
 
 Workers::Workers(size_t threads) {
-  if (threads == 0) threads = usable_processors();
+  if (threads == 0) threads = kernels::twin::usable_processors();
   for (size_t i = 1; i < threads; ++i) helpers_.emplace_back([this] { help(); });
 }
 
