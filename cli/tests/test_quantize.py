@@ -7,21 +7,8 @@ import subprocess
 import pytest
 from safetensors import safe_open
 
-from tests.reference import tiny
-from tests.reference.checkpoint import write_checkpoint
-from tests.reference.float_model import from_quantized
-
 BUILD = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release")).resolve()
 SCHEME = "w4g64a8kv8-lm8-r4"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    file = tiny.make("plain")
-    write_checkpoint(path, tiny.SPECS["plain"], from_quantized(file.weights(), file.inputs()))
-    return path
 
 
 @pytest.fixture

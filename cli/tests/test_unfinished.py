@@ -12,20 +12,7 @@ import time
 
 import pytest
 
-from tests.reference import tiny
-from tests.reference.checkpoint import write_checkpoint
-from tests.reference.float_model import from_quantized
-
 BUILD = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release")).resolve()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    file = tiny.make("plain")
-    write_checkpoint(path, tiny.SPECS["plain"], from_quantized(file.weights(), file.inputs()))
-    return path
 
 
 def quantize(folder, output, limit=resource.RLIM_INFINITY, action=signal.SIG_DFL):

@@ -127,7 +127,7 @@ inline void round_rows(uint32_t rows, uint32_t size, float top, Stream<Asymmetri
 //   MaxSize  largest size
 // Cycles: rows * ceil(size / 16), a word a cycle over all rows; behind the last word once
 // kRangeDelay + ceil(size / 16).
-// Memory: a row of MaxSize floats, and kRangeDelay words. DSP: 118.
+// Memory: a row of MaxSize floats, and kRangeDelay words. DSP: 120.
 template <uint32_t MaxSize>
 void quantize_rows(uint32_t rows, uint32_t size, const ActivationGrid grid, Stream<Word>& in,
                    Stream<AsymmetricScale>& scales, Stream<Word>& out) {

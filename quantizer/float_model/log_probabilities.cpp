@@ -4,26 +4,13 @@
 #include <cmath>
 #include <limits>
 
-#include "quantizer/float_model/rows.h"
+#include "quantizer/float_model/running_sum.h"
 
 namespace flexllm::quantizer {
 namespace {
 
 constexpr size_t kBatchTokens = 16384;
 constexpr size_t kHeadRows = 2048;  // rows whose logits are in memory together
-
-// The sum of exponentials of a row of logits that comes in parts.
-struct RunningSum {
-  float largest = -std::numeric_limits<float>::infinity();
-  double sum = 0;
-
-  void add(std::span<const float> logits) {
-    const float top = std::max(largest, largest_of(logits));
-    sum = sum * std::exp(double{largest} - top) + sum_of_exponentials(logits, top);
-    largest = top;
-  }
-  double log() const { return largest + std::log(sum); }
-};
 
 void append_log_probabilities(const FloatModel& model, ConstView inputs,
                               std::span<const uint32_t> targets, std::vector<double>& out) {

@@ -8,26 +8,13 @@
 #include <utility>
 
 #include "quantizer/algebra/products.h"
-#include "quantizer/float_model/rows.h"
+#include "quantizer/float_model/running_sum.h"
 
 namespace flexllm::quantizer {
 namespace {
 
 constexpr uint32_t kSliceTokens = 8192;  // of the vocabulary, at a time
 constexpr size_t kBlockRows = 1024;
-
-// The sum of exponentials of logits that come in parts.
-struct RunningSum {
-  float largest = -std::numeric_limits<float>::infinity();
-  double sum = 0;
-
-  void add(std::span<const float> logits) {
-    const float top = std::max(largest, largest_of(logits));
-    sum = sum * std::exp(double{largest} - top) + sum_of_exponentials(logits, top);
-    largest = top;
-  }
-  double log() const { return largest + std::log(sum); }
-};
 
 struct RowState {
   RunningSum sum;
