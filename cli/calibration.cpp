@@ -24,7 +24,7 @@
 #include "host/twin_reference.h"
 #include "kernels/contract/layout.h"
 #include "quantizer/packing/packed_cache.h"
-#include "server/model_text.h"
+#include "server/text/model_text.h"
 
 namespace flexllm::cli {
 namespace {

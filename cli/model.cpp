@@ -14,8 +14,8 @@
 #include "formats/packed_model.h"
 #include "host/memory_map.h"
 #include "quantizer/packing/packed_cache.h"
-#include "server/engine_backend.h"
-#include "server/model_text.h"
+#include "server/scheduling/engine_backend.h"
+#include "server/text/model_text.h"
 
 namespace flexllm::cli {
 namespace {

@@ -13,9 +13,9 @@
 #include "cli/rounding.h"
 #include "host/engine.h"
 #include "quantizer/scheme.h"
-#include "server/backend.h"
-#include "server/scheduler.h"
-#include "server/service.h"
+#include "server/api/service.h"
+#include "server/scheduling/backend.h"
+#include "server/scheduling/scheduler.h"
 
 namespace flexllm::cli {
 

@@ -19,7 +19,7 @@
 #include "cli/model.h"
 #include "cli/option_table.h"
 #include "cli/subcommand.h"
-#include "server/scheduler.h"
+#include "server/scheduling/scheduler.h"
 
 namespace flexllm::cli {
 namespace {

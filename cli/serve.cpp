@@ -16,8 +16,8 @@
 #include "cli/option_table.h"
 #include "cli/signals.h"
 #include "cli/subcommand.h"
-#include "server/api_keys.h"
-#include "server/http_server.h"
+#include "server/http/api_keys.h"
+#include "server/http/server.h"
 
 namespace flexllm::cli {
 namespace {

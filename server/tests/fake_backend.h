@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "server/backend.h"
+#include "server/scheduling/backend.h"
 
 namespace flexllm::server::testing {
 

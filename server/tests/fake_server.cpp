@@ -8,8 +8,8 @@
 #include <cstring>
 #include <thread>
 
-#include "server/http_server.h"
-#include "server/service.h"
+#include "server/api/service.h"
+#include "server/http/server.h"
 #include "server/tests/chatty_model.h"
 
 int main(int argc, char** argv) {

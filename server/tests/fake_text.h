@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "server/text_model.h"
+#include "server/text/text_model.h"
 
 namespace flexllm::server::testing {
 

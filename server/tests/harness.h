@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "server/scheduler.h"
+#include "server/scheduling/scheduler.h"
 #include "server/tests/chatty_model.h"
 #include "server/tests/fake_backend.h"
 #include "server/tests/fake_text.h"

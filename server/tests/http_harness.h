@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "server/http_server.h"
-#include "server/service.h"
+#include "server/api/service.h"
+#include "server/http/server.h"
 #include "server/tests/harness.h"
 
 namespace flexllm::server::testing {

@@ -1,5 +1,5 @@
 // The tokenizer and the template of a checkpoint, put together.
-#include "server/model_text.h"
+#include "server/text/model_text.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
 // Each field of the two bodies: its good values, its bad ones, and the name in the error.
-#include "server/openai_request.h"
+#include "server/api/openai_request.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "server/json.h"
+#include "server/api/json.h"
 
 namespace flexllm::server {
 namespace {

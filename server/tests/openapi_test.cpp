@@ -4,7 +4,7 @@
 #include <regex>
 #include <set>
 
-#include "server/openapi/document.h"
+#include "server/api/openapi/document.h"
 #include "server/tests/http_harness.h"
 
 namespace flexllm::server::testing {

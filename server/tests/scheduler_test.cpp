@@ -1,5 +1,5 @@
 // The scheduler on a fake card whose text depends on every token, page and position.
-#include "server/scheduler.h"
+#include "server/scheduling/scheduler.h"
 
 #include <gtest/gtest.h>
 

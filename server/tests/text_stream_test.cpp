@@ -1,5 +1,5 @@
 // Text comes out whole, without stop strings, and the same however it was cut into tokens.
-#include "server/text_stream.h"
+#include "server/text/text_stream.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,154 @@
+#include "server/api/openai_response.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/api/json.h"
+
+namespace flexllm::server {
+namespace {
+
+std::string event(const std::string& data) { return "data: " + data + "\n\n"; }
+
+// JSON has no infinity: a token that cannot come is given as the clients expect it.
+float finite(float logprob) { return std::max(logprob, -9999.0f); }
+
+}  // namespace
+
+ResponseWriter::ResponseWriter(ResponseHead head, uint32_t choices,
+                               std::shared_ptr<const TextModel> text)
+    : head_(std::move(head)), text_(std::move(text)), choices_(choices) {}
+
+ResponseWriter::Json ResponseWriter::envelope(const char* object) const {
+  return {{"id", head_.id}, {"object", object}, {"created", head_.created}, {"model", head_.model}};
+}
+
+// One chunk of one choice. `content` is the delta of a chat, or the text of a completion.
+ResponseWriter::Json ResponseWriter::chunk(uint32_t index, Json content, Json logprobs,
+                                           const char* finish) const {
+  Json chunk = envelope(head_.chat ? "chat.completion.chunk" : "text_completion");
+  Json choice = {{"index", index}};
+  choice[head_.chat ? "delta" : "text"] = std::move(content);
+  choice["logprobs"] = std::move(logprobs);
+  choice["finish_reason"] = finish == nullptr ? Json() : Json(finish);
+  chunk["choices"] = Json::array({std::move(choice)});
+  if (head_.include_usage) chunk["usage"] = nullptr;
+  return chunk;
+}
+
+std::string ResponseWriter::events(const Delta& delta) {
+  Choice& choice = choices_[delta.choice];
+  std::string out;
+  auto content = [&](const std::string& text) {
+    return head_.chat ? Json{{"content", text}} : Json(text);
+  };
+  if (head_.chat && !std::exchange(choice.begun, true)) {
+    out += event(dump(chunk(delta.choice, {{"role", "assistant"}, {"content", ""}}, {}, nullptr)));
+  }
+  if (!delta.text.empty() || !delta.tokens.empty()) {
+    const Json records = delta.tokens.empty() ? Json() : logprobs(delta.tokens);
+    out += event(dump(chunk(delta.choice, content(delta.text), records, nullptr)));
+  }
+  if (delta.finish) {
+    const Json nothing = head_.chat ? Json::object() : Json("");
+    out += event(dump(chunk(delta.choice, nothing, {}, to_string(*delta.finish))));
+  }
+  return out;
+}
+
+std::string ResponseWriter::events(const Usage& usage) {
+  std::string out;
+  if (head_.include_usage) {
+    Json chunk = envelope(head_.chat ? "chat.completion.chunk" : "text_completion");
+    chunk["choices"] = Json::array();
+    chunk["usage"] = usage_json(usage);
+    out += event(dump(chunk));
+  }
+  return out + event("[DONE]");
+}
+
+std::string ResponseWriter::events(const ApiError& error) { return event(to_json(error)); }
+
+std::string ResponseWriter::comment() { return ": still working\n\n"; }
+
+void ResponseWriter::add(Delta delta) {
+  Choice& choice = choices_[delta.choice];
+  choice.text += delta.text;
+  choice.has_logprobs |= !delta.tokens.empty();
+  std::move(delta.tokens.begin(), delta.tokens.end(), std::back_inserter(choice.tokens));
+  if (delta.finish) choice.finish = delta.finish;
+}
+
+std::string ResponseWriter::whole(const Usage& usage) {
+  Json body = envelope(head_.chat ? "chat.completion" : "text_completion");
+  Json list = Json::array();
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    Json item = {{"index", i}};
+    if (head_.chat) {
+      item["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    } else {
+      item["text"] = choice.text;
+    }
+    item["logprobs"] = choice.has_logprobs ? logprobs(choice.tokens) : Json();
+    item["finish_reason"] = to_string(choice.finish.value_or(FinishReason::stop));
+    list.push_back(std::move(item));
+  }
+  body["choices"] = std::move(list);
+  body["usage"] = usage_json(usage);
+  return dump(body);
+}
+
+ResponseWriter::Json ResponseWriter::token_entry(uint32_t token,
+                                                 std::optional<float> logprob) const {
+  const std::string_view name = text_->token_name(token);
+  Json bytes = Json::array();
+  for (const char c : name) bytes.push_back(static_cast<uint8_t>(c));
+  return {{"token", std::string(name)},
+          {"logprob", logprob ? Json(finite(*logprob)) : Json()},
+          {"bytes", std::move(bytes)}};
+}
+
+ResponseWriter::Json ResponseWriter::logprobs(const std::vector<TokenRecord>& tokens) const {
+  if (head_.chat) {
+    Json content = Json::array();
+    for (const auto& record : tokens) {
+      Json entry = token_entry(record.token, record.logprob);
+      Json top = Json::array();
+      for (const auto& other : record.top) top.push_back(token_entry(other.token, other.logprob));
+      entry["top_logprobs"] = std::move(top);
+      content.push_back(std::move(entry));
+    }
+    return {{"content", std::move(content)}, {"refusal", nullptr}};
+  }
+  Json names = Json::array();
+  Json values = Json::array();
+  Json tops = Json::array();
+  Json offsets = Json::array();
+  for (const auto& record : tokens) {
+    names.push_back(std::string(text_->token_name(record.token)));
+    values.push_back(record.logprob ? Json(finite(*record.logprob)) : Json());
+    Json top;  // null for the first token of an echoed prompt
+    if (record.logprob) {
+      top = Json::object();
+      for (const auto& other : record.top) {
+        top[std::string(text_->token_name(other.token))] = finite(other.logprob);
+      }
+      top[std::string(text_->token_name(record.token))] = finite(*record.logprob);
+    }
+    tops.push_back(std::move(top));
+    offsets.push_back(record.text_offset);
+  }
+  return {{"tokens", std::move(names)},
+          {"token_logprobs", std::move(values)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+ResponseWriter::Json ResponseWriter::usage_json(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
+}
+
+}  // namespace flexllm::server

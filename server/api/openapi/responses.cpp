@@ -1,0 +1,95 @@
+// What openai_response.cpp, error.cpp and service*.cpp write.
+#include "server/api/openapi/responses.h"
+
+namespace flexllm::server::openapi {
+namespace {
+
+Json constant(const char* value) { return {{"const", value}}; }
+
+Json finish_reason() { return one_of_texts({"stop", "length"}); }
+
+// Natural logarithms, at least -9999.
+Json logprob() { return {{"type", "number"}}; }
+
+Json usage() {
+  return object(
+      {{"prompt_tokens", count()}, {"completion_tokens", count()}, {"total_tokens", count()}},
+      {"prompt_tokens", "completion_tokens", "total_tokens"});
+}
+
+Json chat_logprobs() {
+  const Json token = {{"token", text()}, {"logprob", logprob()}, {"bytes", list(integer(0, 255))}};
+  Json entry = token;
+  entry["top_logprobs"] = list(object(token, {"token", "logprob", "bytes"}));
+  Json entries = list(object(std::move(entry), {"token", "logprob", "bytes", "top_logprobs"}));
+  return nullable(object({{"content", std::move(entries)}, {"refusal", {{"type", "null"}}}},
+                         {"content", "refusal"}));
+}
+
+Json completion_logprobs() {
+  const Json top = {{"type", Json::array({"object", "null"})}, {"additionalProperties", logprob()}};
+  return nullable(object({{"tokens", list(text())},
+                          {"token_logprobs", list(nullable(logprob()))},
+                          {"top_logprobs", list(top)},
+                          {"text_offset", list(count())}},
+                         {"tokens", "token_logprobs", "top_logprobs", "text_offset"}));
+}
+
+Json answer(const char* kind, Json choice_members, std::vector<std::string> choice_required) {
+  choice_members["index"] = count();
+  choice_members["finish_reason"] = finish_reason();
+  for (const char* name : {"index", "finish_reason", "logprobs"})
+    choice_required.emplace_back(name);
+  return object({{"id", text()},
+                 {"object", constant(kind)},
+                 {"created", count()},
+                 {"model", text()},
+                 {"choices", list(object(std::move(choice_members), std::move(choice_required)))},
+                 {"usage", ref("Usage")}},
+                {"id", "object", "created", "model", "choices", "usage"});
+}
+
+Json error() {
+  Json members = {{"message", text()},
+                  {"type", text()},
+                  {"param", described(nullable(text()), "The field at fault.")},
+                  {"code", nullable(text())},
+                  {"n_prompt_tokens", count()},
+                  {"n_ctx", count()}};
+  return object({{"error", object(std::move(members), {"message", "type", "param", "code"})}},
+                {"error"});
+}
+
+}  // namespace
+
+Json response_schemas() {
+  const Json message = object(
+      {{"role", constant("assistant")}, {"content", text()}, {"refusal", {{"type", "null"}}}},
+      {"role", "content", "refusal"});
+  return {
+      {"Error", error()},
+      {"Usage", usage()},
+      {"Chat", answer("chat.completion", {{"message", message}, {"logprobs", chat_logprobs()}},
+                      {"message"})},
+      {"Completion", answer("text_completion",
+                            {{"text", text()}, {"logprobs", completion_logprobs()}}, {"text"})},
+      {"Model", object({{"id", text()},
+                        {"object", constant("model")},
+                        {"created", count()},
+                        {"owned_by", text()},
+                        {"max_model_len", described(count(), "Tokens of prompt and answer.")}},
+                       {"id", "object", "created", "owned_by", "max_model_len"})},
+      {"Models",
+       object({{"object", constant("list")}, {"data", list(ref("Model"))}}, {"object", "data"})},
+      {"Tokens",
+       object({{"tokens", list(ref("TokenId"))}, {"count", count()}, {"max_model_len", count()}},
+              {"tokens", "count", "max_model_len"})},
+      {"Text", object({{"prompt", text()}}, {"prompt"})},
+      {"Prompt",
+       object({{"prompt", text()}, {"tokens", list(ref("TokenId"))}}, {"prompt", "tokens"})},
+      {"Status", object({{"status", text()}}, {"status"})},
+      {"Version", object({{"version", text()}}, {"version"})},
+  };
+}
+
+}  // namespace flexllm::server::openapi

@@ -1,0 +1,240 @@
+#include "server/api/service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "server/api/generation_reply.h"
+#include "server/api/json.h"
+#include "server/api/openapi/document.h"
+
+namespace flexllm::server {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kModelsBelow = "/v1/models/";
+
+HttpReply ok(const Json& body) { return {.status = 200, .body = dump(body), .headers = {}}; }
+
+bool is_json(std::string_view content_type) {
+  constexpr std::string_view kJson = "application/json";
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  const size_t end = type.find_last_not_of(" \t");
+  const std::string_view trimmed = type.substr(0, end == std::string_view::npos ? 0 : end + 1);
+  return std::equal(trimmed.begin(), trimmed.end(), kJson.begin(), kJson.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
+}
+
+bool matches(std::string_view pattern, std::string_view path) {
+  return pattern.ends_with('/') ? path.starts_with(pattern) && path.size() > pattern.size()
+                                : path == pattern;
+}
+
+int64_t unix_time() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Errors of HTTP itself.
+HttpReply plain_error(unsigned status, const std::string& message) {
+  ApiError error = invalid_request("", message, "");
+  error.status = status;
+  switch (status) {
+    case 401:
+      error.type = "authentication_error";
+      error.code = "invalid_api_key";
+      break;
+    case 403:
+      error.type = "permission_error";
+      error.code = "origin_not_allowed";
+      break;
+    case 405:
+      error.type = "method_not_allowed";
+      error.code = "method_not_allowed";
+      break;
+    case 503:
+      error = unavailable(message, "busy");
+      break;
+    default:
+      break;
+  }
+  return reply_of(error);
+}
+
+}  // namespace
+
+const std::vector<Service::Route>& Service::routes() {
+  static const std::vector<Route> table = {
+      {"GET", "/health", &Service::health, true, false},
+      {"GET", "/ready", &Service::ready, true, false},
+      {"GET", "/version", &Service::version, false, false},
+      {"GET", "/metrics", &Service::metrics, false, false},
+      {"GET", "/openapi.json", &Service::openapi, true, false},
+      {"GET", "/v1/models", &Service::models, false, true},
+      {"GET", kModelsBelow.data(), &Service::one_model, false, true},
+      {"POST", "/tokenize", &Service::tokenize, false, true},
+      {"POST", "/detokenize", &Service::detokenize, false, true},
+      {"POST", "/apply-template", &Service::apply_template, false, true},
+      {"POST", "/v1/chat/completions", &Service::chat_completions, false, true},
+      {"POST", "/v1/completions", &Service::completions, false, true},
+  };
+  return table;
+}
+
+Service::Service(ServiceOptions options)
+    : options_(std::move(options)),
+      keys_(options_.api_keys),
+      metrics_(std::make_shared<Metrics>()) {}
+
+void Service::serve(ServedModel model, std::unique_ptr<Backend> backend,
+                    const SchedulerOptions& scheduler_options) {
+  auto loaded = std::make_shared<Loaded>();
+  loaded->limits = {.defaults = model.defaults,
+                    .vocab = std::min(model.text->vocab_size(), backend->limits().vocab),
+                    .max_choices = options_.max_choices};
+  loaded->created = unix_time();
+  loaded->scheduler =
+      std::make_unique<Scheduler>(std::move(backend), model.text, metrics_, scheduler_options);
+  loaded->model = std::move(model);
+  loaded_ = std::move(loaded);
+}
+
+void Service::drain(std::chrono::milliseconds limit) {
+  draining_ = true;
+  if (const auto loaded = loaded_.load()) loaded->scheduler->drain(limit);
+}
+
+tl::expected<const Service::Route*, HttpReply> Service::find_route(const HttpRequest& head) {
+  const std::string_view method = head.method == "HEAD" ? "GET" : std::string_view(head.method);
+  std::set<std::string> allowed;
+  for (const auto& route : routes()) {
+    if (!matches(route.path, head.path)) continue;
+    if (method == route.method) return &route;
+    allowed.insert(route.method);
+  }
+  if (allowed.empty()) {
+    return tl::unexpected(reply_of(not_found("There is nothing at this path.", "", "not_found")));
+  }
+  std::string allow;
+  for (const auto& name : allowed) allow += (allow.empty() ? "" : ", ") + name;
+  HttpReply reply = plain_error(405, "This path answers to " + allow + ".");
+  reply.headers.emplace_back("Allow", allow);
+  return tl::unexpected(std::move(reply));
+}
+
+std::optional<HttpReply> Service::refuse(const HttpRequest& head) {
+  const bool page_allowed = allows_origin(head.origin);
+  if (head.method == "OPTIONS" && page_allowed) {
+    const std::string& wanted = head.requested_headers;
+    return HttpReply{.status = 204,
+                     .body = {},
+                     .content_type = {},
+                     .headers = {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+                                 {"Access-Control-Allow-Headers",
+                                  wanted.empty() ? "authorization, content-type" : wanted},
+                                 {"Access-Control-Max-Age", "600"}}};
+  }
+  const auto route = find_route(head);
+  const bool open = route && (*route)->open;
+  // Browsers send simple requests without a preflight, also to loopback: not showing the page the
+  // answer is not enough, it must not be computed.
+  if (!open && !head.origin.empty() && !page_allowed) {
+    return plain_error(403, "Web pages of this origin may not call; see --cors-origin.");
+  }
+  if (!open && keys_.required() && !keys_.allows(head.authorization)) {
+    return plain_error(401, "A valid API key is required: 'Authorization: Bearer KEY'.");
+  }
+  if (!route) return route.error();
+  if ((*route)->method == std::string_view("POST") && !is_json(head.content_type)) {
+    return plain_error(415, "The body must be 'Content-Type: application/json'.");
+  }
+  return std::nullopt;
+}
+
+Answer Service::handle(HttpRequest request) {
+  const auto route = find_route(request);
+  if (!route) return route.error();
+  const auto loaded = loaded_.load();
+  if ((*route)->needs_model && !loaded) {
+    return reply_of(unavailable("The model is still loading.", "loading"));
+  }
+  try {
+    return (this->*(*route)->handler)(request, loaded.get());
+  } catch (const std::exception& failure) {
+    spdlog::error("{} {}: {}", request.id, request.path, failure.what());
+    return reply_of(internal_error());
+  }
+}
+
+bool Service::allows_origin(const std::string& origin) const {
+  if (origin.empty()) return false;
+  return std::any_of(options_.cors_origins.begin(), options_.cors_origins.end(),
+                     [&](const auto& allowed) { return allowed == "*" || allowed == origin; });
+}
+
+std::vector<std::pair<std::string, std::string>> Service::common_headers(
+    const HttpRequest& request) {
+  std::vector<std::pair<std::string, std::string>> headers = {{"x-request-id", request.id}};
+  if (allows_origin(request.origin)) {
+    headers.emplace_back("Access-Control-Allow-Origin", request.origin);
+    headers.emplace_back("Access-Control-Expose-Headers", "x-request-id");
+    headers.emplace_back("Vary", "Origin");
+  }
+  return headers;
+}
+
+HttpReply Service::error(unsigned status, const std::string& message) {
+  return plain_error(status, message);
+}
+
+Answer Service::health(const HttpRequest&, const Loaded*) { return ok({{"status", "ok"}}); }
+
+Answer Service::ready(const HttpRequest&, const Loaded* loaded) {
+  if (draining_) return reply_of(unavailable("The server is shutting down.", "draining"));
+  if (loaded == nullptr) return reply_of(unavailable("The model is still loading.", "loading"));
+  if (loaded->scheduler->state() != Scheduler::State::ready) {
+    return reply_of(unavailable("The accelerator does not answer.", "device_lost"));
+  }
+  return ok({{"status", "ready"}});
+}
+
+Answer Service::version(const HttpRequest&, const Loaded*) {
+  return ok({{"version", options_.version}});
+}
+
+Answer Service::metrics(const HttpRequest&, const Loaded*) {
+  return HttpReply{.status = 200,
+                   .body = metrics_->prometheus(),
+                   .content_type = "text/plain; version=0.0.4; charset=utf-8",
+                   .headers = {}};
+}
+
+Answer Service::openapi(const HttpRequest&, const Loaded* loaded) {
+  const RequestLimits unknown{.defaults = {}, .vocab = 0, .max_choices = options_.max_choices};
+  return ok(openapi::document(loaded ? loaded->limits : unknown, keys_.required()));
+}
+
+Answer Service::models(const HttpRequest&, const Loaded* loaded) {
+  return ok({{"object", "list"}, {"data", Json::array({describe(*loaded)})}});
+}
+
+Answer Service::one_model(const HttpRequest& request, const Loaded* loaded) {
+  if (request.path.substr(kModelsBelow.size()) != loaded->model.name) {
+    return reply_of(not_found("There is no such model here.", "model", "model_not_found"));
+  }
+  return ok(describe(*loaded));
+}
+
+nlohmann::ordered_json Service::describe(const Loaded& loaded) {
+  return {{"id", loaded.model.name},
+          {"object", "model"},
+          {"created", loaded.created},
+          {"owned_by", "flexllm"},
+          {"max_model_len", loaded.scheduler->context_length()}};
+}
+
+}  // namespace flexllm::server

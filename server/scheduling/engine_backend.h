@@ -1,0 +1,33 @@
+// The backend of production: a host::Engine. Owned by the scheduler, called by its thread.
+#pragma once
+
+#include <memory>
+
+#include "host/engine.h"
+#include "server/scheduling/backend.h"
+
+namespace flexllm::server {
+
+class EngineBackend final : public Backend {
+ public:
+  explicit EngineBackend(std::unique_ptr<host::Engine> engine) : engine_(std::move(engine)) {}
+
+  const host::EngineLimits& limits() const override { return engine_->limits(); }
+  host::PageAllocator& pages() override { return engine_->pages(); }
+  tl::expected<void, host::DeviceError> start(const host::Launch& launch) override {
+    return engine_->start(launch);
+  }
+  tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) override {
+    return engine_->wait(stage);
+  }
+  tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage stage,
+                                                             uint32_t row) override {
+    return engine_->logits(stage, row);
+  }
+  tl::expected<void, host::DeviceError> recover() override { return engine_->recover(); }
+
+ private:
+  std::unique_ptr<host::Engine> engine_;
+};
+
+}  // namespace flexllm::server
