@@ -233,6 +233,8 @@ void Connection::read_head(const Parser& parser) {
   head_.content_type = text(message[http::field::content_type]);
   head_.authorization = text(message[http::field::authorization]);
   head_.origin = text(message[http::field::origin]);
+  head_.host = text(message[http::field::host]);
+  head_.if_none_match = text(message[http::field::if_none_match]);
   head_.requested_headers = text(message[http::field::access_control_request_headers]);
   const std::string_view id = text(message["x-request-id"]);
   if (is_sound_id(id)) head_.id = id;
@@ -298,7 +300,8 @@ asio::awaitable<bool> Connection::write_events(std::string events, bool& begun) 
 asio::awaitable<bool> Connection::write_reply(HttpReply reply) {
   if (context_->finishing) keep_alive_ = false;
   std::string bytes = head_text(reply);
-  if (reply.status != 204) bytes += fmt::format("Content-Length: {}\r\n", reply.body.size());
+  const bool bodiless = reply.status == 204 || reply.status == 304;
+  if (!bodiless) bytes += fmt::format("Content-Length: {}\r\n", reply.body.size());
   bytes += "\r\n";
   if (head_.method != "HEAD") bytes += reply.body;
   const bool written = co_await write(std::move(bytes));

@@ -18,6 +18,8 @@ struct HttpRequest {
   std::string content_type;
   std::string authorization;
   std::string origin;             // of the page that asks, set by browsers
+  std::string host;               // that the client believes to speak to
+  std::string if_none_match;      // ETags that the client has
   std::string requested_headers;  // of a preflight: what the page wants to send
   std::string id;  // x-request-id: the client's if it sent a sound one, otherwise ours
   std::string body;
