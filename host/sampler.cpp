@@ -91,6 +91,19 @@ void Sampler::ban_next(std::span<const uint32_t> tokens) {
   sort_distinct(banned_next_);
 }
 
+void Sampler::allow_next(std::shared_ptr<const AllowedTokens> tokens,
+                         std::span<const uint32_t> also) {
+  allowed_next_ = std::move(tokens);
+  allowed_also_.assign(also.begin(), also.end());
+  sort_distinct(allowed_also_);
+  std::erase_if(allowed_also_, [&](uint32_t token) { return allowed_next_->contains(token); });
+}
+
+bool Sampler::allowed(uint32_t token) const {
+  return allowed_next_ == nullptr || allowed_next_->contains(token) ||
+         contains(allowed_also_, token);
+}
+
 // Every token whose logit the parameters may change.
 std::vector<uint32_t> Sampler::touched() const {
   std::vector<uint32_t> tokens(banned_);
@@ -138,13 +151,17 @@ Sampler::Candidates Sampler::candidates(const RowOutput& row) const {
   std::vector<float> dropped;
   bool lowered = false;
   double known_sum = 0;
+  size_t known_allowed = 0;
   for (size_t i = 0; i < row.top_ids.size(); ++i) {
     known_sum += std::exp(static_cast<double>(row.top_logits[i]) - max);
+    if (!allowed(row.top_ids[i])) continue;
+    ++known_allowed;
     const float logit = adjusted(row.top_ids[i], row.top_logits[i]);
     lowered |= logit != row.top_logits[i];
     if (logit > kMinusInfinity) out.known.push_back({logit, row.top_ids[i]});
   }
   std::sort(out.known.begin(), out.known.end());
+  out.complete |= allowed_next_ && known_allowed == allowed_next_->count + allowed_also_.size();
   if (out.complete) return out;
   while (lowered && !out.known.empty() && !(out.known.back().logit > floor)) {
     dropped.push_back(out.known.back().logit);
@@ -160,8 +177,11 @@ Sampler::Candidates Sampler::candidates(const RowOutput& row) const {
     const double rest = all - known_sum;
     const double error = kSumError * all;
     const double high = std::min(std::max(rest + error, 0.0) / unit, kLargestVocabulary);
+    // Any number of the others may not be allowed.
     const double low =
-        std::max((rest - error) / unit - static_cast<double>(touched_at_most()), 0.0);
+        allowed_next_
+            ? 0.0
+            : std::max((rest - error) / unit - static_cast<double>(touched_at_most()), 0.0);
     // With a = 1 / temperature, y^a <= y for a >= 1; for a < 1, y^a >= y and, by the power mean of
     // n terms, sum y^a <= n^(1-a) (sum y)^a.
     const double a = 1 / out.temperature;
@@ -225,10 +245,24 @@ std::optional<size_t> Sampler::pick(const Candidates& candidates) const {
 std::optional<uint32_t> Sampler::choose(const RowOutput& row) const {
   if (needs_logits_) return std::nullopt;
   const Candidates known = candidates(row);
-  if (known.complete && known.known.empty()) return row.argmax;
+  if (known.complete && known.known.empty()) {
+    if (allowed_next_) return std::nullopt;
+    return row.argmax;
+  }
   const std::optional<size_t> index = pick(known);
   if (!index) return std::nullopt;
   return known.known[*index].token;
+}
+
+// The choice where nothing is left: the arg-max of what is allowed.
+uint32_t Sampler::fallback(const RowOutput& row, std::span<const float> logits) const {
+  if (!allowed_next_) return row.argmax;
+  std::optional<uint32_t> best;
+  for (uint32_t token = 0; token < logits.size(); ++token) {
+    if (!allowed(token)) continue;
+    if (!best || logits[token] > logits[*best] || std::isnan(logits[*best])) best = token;
+  }
+  return best.value_or(row.argmax);
 }
 
 uint32_t Sampler::choose(const RowOutput& row, std::span<const float> logits) const {
@@ -239,9 +273,9 @@ uint32_t Sampler::choose(const RowOutput& row, std::span<const float> logits) co
   std::vector<Scored> all;
   all.reserve(values.size());
   for (uint32_t token = 0; token < values.size(); ++token) {
-    if (values[token] > kMinusInfinity) all.push_back({values[token], token});
+    if (values[token] > kMinusInfinity && allowed(token)) all.push_back({values[token], token});
   }
-  if (all.empty()) return row.argmax;
+  if (all.empty()) return fallback(row, logits);
 
   // Only the head of the distribution is sorted, and more of it as long as the choice lies beyond.
   Candidates head;
@@ -261,7 +295,7 @@ uint32_t Sampler::choose(const RowOutput& row, std::span<const float> logits) co
     head.tail_high = head.tail_low;
     const std::optional<size_t> index = pick(head);
     if (index) return head.known[*index].token;
-    if (head.complete) return row.argmax;
+    if (head.complete) return head.known[0].token;
   }
 }
 
@@ -285,6 +319,8 @@ std::optional<Choice> Sampler::sample(const RowOutput& row, std::span<const floa
   ++counts_[*token];
   ++step_;
   banned_next_.clear();
+  allowed_next_ = nullptr;
+  allowed_also_.clear();
   return choice;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -105,6 +106,67 @@ TEST(Sampler, TheRowResultAndTheFullLogitsGiveTheSameTokens) {
     }
   }
   EXPECT_GT(settled, choices / 2) << "the row result should settle most choices";
+}
+
+std::shared_ptr<AllowedTokens> set_of(const std::vector<uint32_t>& tokens, size_t vocab) {
+  auto set = std::make_shared<AllowedTokens>();
+  set->words.resize((vocab + 63) / 64);
+  for (const uint32_t token : tokens) {
+    if (set->contains(token)) continue;
+    set->words[token / 64] |= uint64_t{1} << (token % 64);
+    ++set->count;
+  }
+  return set;
+}
+
+TEST(Sampler, OnlyAllowedTokensAreChosenFromTheRowResultAsFromTheLogits) {
+  std::mt19937 random(11);
+  uint32_t settled = 0, choices = 0;
+  for (int request = 0; request < 200; ++request) {
+    const size_t vocab = request % 7 == 0 ? 20 + random() % 60 : 500 + random() % 3000;
+    const SamplingParams params = random_params(random);
+    Sampler from_row(params, {});
+    Sampler from_logits(params, {});
+    for (int step = 0; step < 12; ++step) {
+      const Row row(random_logits(random, vocab));
+      // A few tokens, or all but a few.
+      std::vector<uint32_t> tokens;
+      const bool few = random() % 2 == 0;
+      for (uint32_t token = 0; token < vocab; ++token) {
+        if ((random() % 40 == 0) == few) tokens.push_back(token);
+      }
+      const std::vector<uint32_t> also{static_cast<uint32_t>(random() % vocab)};
+      const auto set = set_of(tokens, vocab);
+      from_row.allow_next(set, also);
+      from_logits.allow_next(set, also);
+      if (random() % 4 == 0) {
+        from_row.ban_next(also);
+        from_logits.ban_next(also);
+      }
+      auto choice = from_row.sample(row.output, {}, 0);
+      settled += choice.has_value();
+      ++choices;
+      if (!choice) choice = from_row.sample(row.output, row.logits, 0);
+      const auto expected = from_logits.sample(row.output, row.logits, 0);
+      ASSERT_TRUE(choice.has_value() && expected.has_value());
+      ASSERT_EQ(choice->token, expected->token) << "request " << request << " step " << step;
+      ASSERT_TRUE(set->contains(choice->token) || choice->token == also[0]);
+      ASSERT_EQ(choice->logprob, row.logits[choice->token] - row.output.log_sum_exp);
+    }
+  }
+  EXPECT_GT(settled, choices / 5);
+}
+
+TEST(Sampler, TheOnlyAllowedTokenIsChosenWhateverElseIsAsked) {
+  const Row row({2.0f, 1.0f, 0.0f, -50.0f});
+  SamplingParams params;
+  params.logit_bias = {{3, -100.0f}};
+  params.banned = {3};
+  Sampler sampler(params, {});
+  sampler.allow_next(set_of({3}, 4), {});
+  EXPECT_FALSE(sampler.sample(row.output, {}, 0).has_value());
+  EXPECT_EQ(sampler.sample(row.output, row.logits, 0)->token, 3u);
+  EXPECT_NE(sampler.sample(row.output, row.logits, 0)->token, 3u) << "for one choice";
 }
 
 TEST(Sampler, GreedyTakesTheArgMax) {
