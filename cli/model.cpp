@@ -92,8 +92,18 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
   table.add("max-sequences", options.max_sequences, 0, 4096,
             "Choices on the card at once; 0: as many as a decode launch has rows");
   table.add("prefill-chunk", options.prefill_chunk, 1, 1u << 20,
-            "Tokens of prompts that are computed beside one decode step");
+            "Tokens of prompts in one prefill launch");
+  table.add("prefill-target", options.prefill_target, std::chrono::milliseconds(0),
+            "For a prefill launch that others wait behind, which is cut to that; 0: no limit");
+  table.add("no-prefix-cache", options.no_prefix_cache,
+            "Compute every prompt from its first token");
+  table.add("host-cache-bytes", options.host_cache_bytes, 0, UINT64_MAX,
+            "Host memory for KV pages that the card has no room for");
   table.add("max-queue", options.max_queue, 1, 1u << 20, "Requests that may wait; then 429");
+  table.add("max-queued-tokens", options.max_queued_tokens, 1, UINT64_MAX,
+            "Tokens of the prompts that may wait; then 429");
+  table.add("patience", options.patience, std::chrono::milliseconds(0),
+            "After this a waiting request goes before all that wait less, whatever their priority");
   table.add("stream-buffer-bytes", options.result_bytes, 1u << 12, 1u << 30,
             "Unread answer after which a slow reader is dropped");
   table.add("max-faults", options.max_faults, 0, 1000,

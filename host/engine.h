@@ -124,7 +124,7 @@ class Engine {
   tl::expected<LaunchResult, DeviceError> run(const Launch& launch);  // start and wait
 
   // The full logits of row `row` of the last completed launch of `stage`, which must have asked for
-  // a row result or a target log-probability. Valid until the next start() of either stage.
+  // a row result or a target log-probability. Until the next start() of that stage; the other may run.
   tl::expected<std::vector<float>, DeviceError> logits(Stage stage, uint32_t row);
 
   // A KV page as bytes (docs/kv-cache.md), to move it to another card or to compare it. No launch

@@ -64,6 +64,8 @@ ApiError unavailable(std::string message, std::string code) {
           .retry_after_s = 5};
 }
 
+ApiError device_lost() { return unavailable("The accelerator does not answer.", "device_lost"); }
+
 ApiError internal_error() {
   return {.status = 500,
           .type = "server_error",

@@ -26,6 +26,7 @@ ApiError not_found(std::string message, std::string param, std::string code);  /
 ApiError queue_full();                                                         // 429
 ApiError not_supported(std::string param, std::string message);                // 501
 ApiError unavailable(std::string message, std::string code);                   // 503
+ApiError device_lost();                                                        // 503
 ApiError internal_error();                                                     // 500
 
 // {"error": {"message", "type", "param", "code", ...}}

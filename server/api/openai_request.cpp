@@ -137,8 +137,7 @@ void read_common(Fields& fields, const RequestLimits& limits, ApiRequest& reques
   read_stream(fields, request);
   fields.read("n", request.generation.n, 1, limits.max_choices);
   fields.read("priority", request.generation.priority, -kMaxInt, kMaxInt);
-  std::string user;  // names the client's own user; nothing here depends on it
-  fields.read("user", user);
+  fields.read("user", request.generation.client);
 
   if (const json* format = fields.find("response_format")) {
     Fields inner(*format, "response_format");

@@ -3,6 +3,8 @@
 // that production uses; tests schedule on a deterministic one that needs no card.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <tl/expected.hpp>
 #include <vector>
 
@@ -19,9 +21,13 @@ class Backend {
   virtual const host::EngineLimits& limits() const = 0;
   virtual host::PageAllocator& pages() = 0;
   virtual tl::expected<void, host::DeviceError> start(const host::Launch& launch) = 0;
+  virtual bool finished(host::Stage stage) const = 0;
   virtual tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) = 0;
   virtual tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage stage,
                                                                      uint32_t row) = 0;
+  virtual tl::expected<std::vector<std::byte>, host::DeviceError> read_page(host::PageId page) = 0;
+  virtual tl::expected<void, host::DeviceError> write_page(host::PageId page,
+                                                           std::span<const std::byte> bytes) = 0;
   virtual tl::expected<void, host::DeviceError> recover() = 0;
 };
 

@@ -17,12 +17,20 @@ class EngineBackend final : public Backend {
   tl::expected<void, host::DeviceError> start(const host::Launch& launch) override {
     return engine_->start(launch);
   }
+  bool finished(host::Stage stage) const override { return engine_->finished(stage); }
   tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) override {
     return engine_->wait(stage);
   }
   tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage stage,
                                                              uint32_t row) override {
     return engine_->logits(stage, row);
+  }
+  tl::expected<std::vector<std::byte>, host::DeviceError> read_page(host::PageId page) override {
+    return engine_->read_page(page);
+  }
+  tl::expected<void, host::DeviceError> write_page(host::PageId page,
+                                                   std::span<const std::byte> bytes) override {
+    return engine_->write_page(page, bytes);
   }
   tl::expected<void, host::DeviceError> recover() override { return engine_->recover(); }
 

@@ -19,6 +19,7 @@ namespace flexllm::server {
 
 struct GenerationRequest {
   std::string id;                              // for the log
+  std::string client;                          // clients get equal shares of the card
   std::vector<std::vector<uint32_t>> prompts;  // one or several, none empty
   uint32_t n = 1;                              // choices of each prompt
   host::SamplingParams sampling;
@@ -30,7 +31,7 @@ struct GenerationRequest {
   std::vector<uint32_t> stop_token_ids;  // end a choice like the model's own
   std::optional<uint32_t> logprobs;      // alternatives wanted for each token; 0: its own only
   bool echo = false;                     // the prompt's text (and logprobs) come first
-  int32_t priority = 0;                  // lower goes first; then in order of arrival
+  int32_t priority = 0;                  // lower goes first; then by fair shares and arrival
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 
@@ -54,6 +55,7 @@ struct Delta {
 
 struct Usage {
   uint64_t prompt_tokens = 0;
+  uint64_t cached_tokens = 0;  // of the prompts: not computed again
   uint64_t completion_tokens = 0;
 };
 

@@ -25,15 +25,21 @@ Sequence::Sequence(std::shared_ptr<Job> job, uint32_t choice, uint32_t max_token
       prompt_(static_cast<uint32_t>(job_->request.prompts[choice / job_->request.n].size())),
       text_(job_->request.stop) {}
 
+std::span<const uint32_t> Sequence::prompt() const {
+  return job_->request.prompts[choice_ / job_->request.n];
+}
+
 void Sequence::enter() {
   if (!tokens_.empty()) return;
-  tokens_ = job_->request.prompts[choice_ / job_->request.n];
+  tokens_.assign(prompt().begin(), prompt().end());
   sampler_.emplace(sampling_of(job_->request, choice_), tokens_);
 }
 
 bool Sequence::before(const Sequence& other) const {
   auto key = [](const Sequence& s) {
-    return std::tuple(s.job_->request.priority, s.job_->arrival, s.choice_);
+    const Job& job = *s.job_;
+    return std::tuple(!job.overdue, job.overdue ? 0 : job.request.priority,
+                      job.overdue ? 0 : job.fair_tag, job.arrival, s.choice_);
   };
   return key(*this) < key(other);
 }
@@ -41,7 +47,13 @@ bool Sequence::before(const Sequence& other) const {
 void Sequence::fail(uint32_t rows) {
   ++faults_;
   failed_end_ = std::max(failed_end_, computed_ + rows);
-  restart();
+}
+
+uint32_t Sequence::reusable_pages(uint32_t page_tokens) const {
+  const Job& job = *job_;
+  const bool logprobs_missing =
+      job.request.echo && job.request.logprobs && prompt_records_.size() + 1 < prompt_;
+  return logprobs_missing ? 0 : (length() - 1) / page_tokens;
 }
 
 bool Sequence::wants_prompt_logprob(uint32_t position) const {

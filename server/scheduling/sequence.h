@@ -6,11 +6,13 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "host/engine.h"
 #include "host/sampler.h"
 #include "server/scheduling/generation.h"
+#include "server/scheduling/page_cache.h"
 #include "server/telemetry/metrics.h"
 #include "server/text/text_model.h"
 #include "server/text/text_stream.h"
@@ -22,6 +24,9 @@ struct Job {
   GenerationRequest request;
   std::shared_ptr<ResultQueue> results;
   uint64_t arrival = 0;  // order of arrival
+  double fair_tag = 0;   // FairClock
+  double fair_cost = 0;  // tokens that it was expected to take
+  bool overdue = false;  // has waited so long that it goes first
   std::chrono::steady_clock::time_point submitted;
   uint32_t open_choices = 0;
   bool started = false;  // one of its choices has had a slot
@@ -39,8 +44,8 @@ class Sequence {
   // Called when it gets a slot: until the first time it holds no tokens of its own, so that what
   // waits is small.
   void enter();
-  // Prompt and what was generated; after enter().
-  std::span<const uint32_t> tokens() const { return tokens_; }
+  // Prompt and what was generated.
+  std::span<const uint32_t> tokens() const { return tokens_.empty() ? prompt() : tokens_; }
   uint32_t length() const {
     return tokens_.empty() ? prompt_ : static_cast<uint32_t>(tokens_.size());
   }
@@ -49,15 +54,28 @@ class Sequence {
   uint32_t computed() const { return computed_; }
   uint32_t generated() const { return length() - prompt_; }
   uint32_t prompt_size() const { return prompt_; }
-  // Whether it goes before `other`: by priority, arrival, and place in its request.
+  // Whether it goes before `other`: those that are overdue first, in order of arrival; then by
+  // priority, fair share, arrival, and place in their request.
   bool before(const Sequence& other) const;
   void advance(uint32_t rows) {
     computed_ += rows;
     if (computed_ >= failed_end_) faults_ = failed_end_ = 0;
   }
-  // The card has lost, or was told to forget, all positions.
-  void restart() { computed_ = 0; }
-  // The card failed a launch of its next `rows` rows, which starts it over.
+  // Its pages were given back.
+  void restart() {
+    computed_ = 0;
+    resumed_ = true;
+  }
+  bool resumed() const { return resumed_; }  // restarted at least once
+  // Positions before this one are in pages that it took over.
+  void skip_to(uint32_t position) { computed_ = position; }
+  void count_reused(uint32_t positions) {
+    if (choice_ % job_->request.n == 0) job_->usage.cached_tokens += positions;
+  }
+  // How many pages it may take over: not that of its last token, whose logits are wanted, and none
+  // while log-probabilities of its prompt are.
+  uint32_t reusable_pages(uint32_t page_tokens) const;
+  // The card failed a launch of its next `rows` rows.
   void fail(uint32_t rows);
   // Launches of it that failed since it last got past the place where one did. While there are any
   // it is a suspect and is launched alone, so that those beside the culprit are not blamed again.
@@ -79,8 +97,9 @@ class Sequence {
   // What may be shown since the last call; with a reason, everything that will ever be.
   Delta take(std::optional<FinishReason> finish);
 
-  std::vector<host::PageId> pages;
-  bool done = false;  // its last delta is sent
+  PageCache::Table pages;
+  bool in_flight = false;  // part of a launch that has not ended
+  bool done = false;       // its last delta is sent
   std::optional<std::chrono::steady_clock::time_point> last_token;
 
  private:
@@ -90,6 +109,7 @@ class Sequence {
     size_t end = 0;  // characters of generated text up to and with it
   };
   bool ends(uint32_t token) const;
+  std::span<const uint32_t> prompt() const;
 
   std::shared_ptr<Job> job_;
   const TextModel& text_model_;
@@ -98,6 +118,7 @@ class Sequence {
   const uint32_t prompt_;
   std::vector<uint32_t> tokens_;
   uint32_t computed_ = 0;
+  bool resumed_ = false;
   uint32_t faults_ = 0;
   uint32_t failed_end_ = 0;  // position after the last row of a launch that failed
   std::optional<host::Sampler> sampler_;

@@ -69,7 +69,8 @@ std::string Metrics::prometheus() const {
   gauge("requests_running", "Requests with a choice on the card.", requests_running);
   gauge("requests_waiting", "Requests in the queue.", requests_waiting);
   gauge("sequences_running", "Choices on the card.", sequences_running);
-  gauge("kv_pages_used", "KV cache pages in use.", kv_pages_used);
+  gauge("kv_pages_used", "KV cache pages of choices on the card.", kv_pages_used);
+  gauge("kv_pages_cached", "KV cache pages kept for later requests.", kv_pages_cached);
   gauge("kv_pages_total", "KV cache pages of the card.", kv_pages_total);
   auto end = std::back_inserter(out);
   fmt::format_to(end,
@@ -84,6 +85,12 @@ std::string Metrics::prometheus() const {
   counter("rejected_queue_full_total", "Requests refused with 429.", rejected_queue_full);
   counter("prompt_tokens_total", "Tokens of prompts taken.", prompt_tokens);
   counter("generated_tokens_total", "Tokens sampled.", generated_tokens);
+  gauge("host_cache_bytes", "KV cache pages in host memory.", host_cache_bytes);
+  counter("prefix_cache_queries_total", "Prompt tokens that were looked up in the prefix cache.",
+          prefix_query_tokens);
+  counter("prefix_cache_hits_total", "Prompt tokens that the prefix cache had.", prefix_hit_tokens);
+  counter("kv_pages_to_host_total", "KV cache pages moved to host memory.", pages_to_host);
+  counter("kv_pages_from_host_total", "KV cache pages brought back.", pages_from_host);
   counter("preemptions_total", "Choices that gave up their pages to older ones.", preemptions);
   counter("device_errors_total", "Launches and copies that the card failed.", device_errors);
   counter("device_recoveries_total", "Recoveries that brought the card back.", device_recoveries);

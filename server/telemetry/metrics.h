@@ -33,8 +33,10 @@ struct Metrics {
   Counter requests_running{0};  // gauges
   Counter requests_waiting{0};
   Counter sequences_running{0};
-  Counter kv_pages_used{0};
+  Counter kv_pages_used{0};    // by sequences
+  Counter kv_pages_cached{0};  // held for later ones
   Counter kv_pages_total{0};
+  Counter host_cache_bytes{0};
 
   Counter finished_stop{0};  // choices, by reason
   Counter finished_length{0};
@@ -43,6 +45,10 @@ struct Metrics {
   Counter rejected_queue_full{0};
   Counter prompt_tokens{0};
   Counter generated_tokens{0};
+  Counter prefix_query_tokens{0};  // of prompts that got a place
+  Counter prefix_hit_tokens{0};    // of them: not computed again
+  Counter pages_to_host{0};
+  Counter pages_from_host{0};
   Counter preemptions{0};
   Counter device_errors{0};
   Counter device_recoveries{0};

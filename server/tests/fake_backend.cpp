@@ -101,6 +101,11 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
   }
   flight = {};
   flight.running = true;
+  flight.result.kernel_time = card_->time ? card_->time->cost(launch)
+                                          : std::max<std::chrono::nanoseconds>(
+                                                std::chrono::milliseconds(card_->launch_ms.load()),
+                                                std::chrono::microseconds(1));
+  flight.ends = now() + flight.result.kernel_time;
   const uint32_t page_tokens = model_.limits.page_tokens;
   for (const auto& row : launch.rows) {
     if (card_->bad_token == static_cast<int>(row.token)) flight.failed = true;
@@ -140,15 +145,27 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
     }
     flight.result.rows.push_back(output);
   }
-  flight.result.kernel_time = std::chrono::microseconds(1);
   return {};
+}
+
+std::chrono::steady_clock::time_point FakeBackend::now() const {
+  return card_->time != nullptr ? card_->time->now : std::chrono::steady_clock::now();
+}
+
+bool FakeBackend::finished(host::Stage stage) const {
+  const Flight& flight = stage == host::Stage::decode ? decode_ : prefill_;
+  return !card_->hold && now() >= flight.ends;
 }
 
 tl::expected<host::LaunchResult, host::DeviceError> FakeBackend::wait(host::Stage stage) {
   Flight& flight = this->flight(stage);
   if (!flight.running) throw std::logic_error("nothing to wait for");
   flight.running = false;
-  std::this_thread::sleep_for(std::chrono::milliseconds(card_->launch_ms.load()));
+  if (card_->time != nullptr) {
+    card_->time->now = std::max(card_->time->now, flight.ends);
+  } else {
+    std::this_thread::sleep_until(flight.ends);
+  }
   while (card_->hold) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   card_->pages_available = pages_.available();
   if (broken_) return tl::unexpected(error(Kind::lost, "not recovered"));
@@ -160,10 +177,25 @@ tl::expected<host::LaunchResult, host::DeviceError> FakeBackend::wait(host::Stag
 tl::expected<std::vector<float>, host::DeviceError> FakeBackend::logits(host::Stage stage,
                                                                         uint32_t row) {
   if (falls_due(card_->fail_logits_after)) return tl::unexpected(fault("logits"));
-  if (broken_ || decode_.running || prefill_.running) {
+  if (broken_ || flight(stage).running) {
     return tl::unexpected(error(Kind::lost, "no logits now"));
   }
   return flight(stage).logits.at(row);
+}
+
+tl::expected<std::vector<std::byte>, host::DeviceError> FakeBackend::read_page(host::PageId page) {
+  if (broken_ || falls_due(card_->fail_copy_after)) return tl::unexpected(fault("read page"));
+  const auto bytes = std::as_bytes(std::span(memory_.at(page)));
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+tl::expected<void, host::DeviceError> FakeBackend::write_page(host::PageId page,
+                                                              std::span<const std::byte> bytes) {
+  if (broken_ || falls_due(card_->fail_copy_after)) return tl::unexpected(fault("write page"));
+  const auto target = std::as_writable_bytes(std::span(memory_.at(page)));
+  if (bytes.size() != target.size()) throw std::invalid_argument("not a page");
+  std::copy(bytes.begin(), bytes.end(), target.begin());
+  return {};
 }
 
 tl::expected<void, host::DeviceError> FakeBackend::recover() {

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -14,13 +15,22 @@
 
 namespace flexllm::server::testing {
 
+// A time of its own for a simulation: launches take what `cost` says and waiting for one moves the
+// clock. For one thread.
+struct VirtualTime {
+  std::chrono::steady_clock::time_point now{};
+  std::function<std::chrono::nanoseconds(const host::Launch&)> cost;
+};
+
 // Shared between the test and the backend inside of a scheduler. Thread-safe.
 class FakeCard {
  public:
+  VirtualTime* time = nullptr;  // null: the real one, and launch_ms
   // Launches and copies to come that fail, by how many succeed before.
   std::atomic<int> fail_start_after{-1};  // counts down; fails once at 0; negative: never
   std::atomic<int> fail_wait_after{-1};
   std::atomic<int> fail_logits_after{-1};
+  std::atomic<int> fail_copy_after{-1};  // of pages
   // What a failed launch is; all but launch_failed need a recovery.
   std::atomic<host::DeviceError::Kind> fault_kind{host::DeviceError::Kind::launch_timeout};
   std::atomic<int> failing_recoveries{0};
@@ -59,15 +69,20 @@ class FakeBackend final : public Backend {
   const host::EngineLimits& limits() const override { return model_.limits; }
   host::PageAllocator& pages() override { return pages_; }
   tl::expected<void, host::DeviceError> start(const host::Launch& launch) override;
+  bool finished(host::Stage stage) const override;
   tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) override;
   tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage stage,
                                                              uint32_t row) override;
+  tl::expected<std::vector<std::byte>, host::DeviceError> read_page(host::PageId page) override;
+  tl::expected<void, host::DeviceError> write_page(host::PageId page,
+                                                   std::span<const std::byte> bytes) override;
   tl::expected<void, host::DeviceError> recover() override;
 
  private:
   struct Flight {
     bool running = false;
-    bool failed = false;                     // what its rows wrote is worthless
+    bool failed = false;  // what its rows wrote is worthless
+    std::chrono::steady_clock::time_point ends;
     std::vector<std::vector<float>> logits;  // of each row that asked
     std::vector<std::vector<float>> top_logits;
     std::vector<std::vector<uint32_t>> top_ids;
@@ -76,6 +91,7 @@ class FakeBackend final : public Backend {
   host::DeviceError fault(const char* what);
   void check(const host::Launch& launch) const;
   std::vector<float> logits_of(uint64_t hash) const;
+  std::chrono::steady_clock::time_point now() const;
   Flight& flight(host::Stage stage) { return stage == host::Stage::decode ? decode_ : prefill_; }
 
   const FakeModel model_;
