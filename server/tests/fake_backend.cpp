@@ -92,12 +92,15 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
   check(launch);
   if (falls_due(card_->fail_start_after)) return tl::unexpected(fault("start"));
   ++card_->launches;
+  card_->rows += static_cast<int>(launch.rows.size());
   const bool decode = launch.stage == host::Stage::decode;
   if (decode) {
     card_->largest_decode =
         std::max(card_->largest_decode.load(), static_cast<int>(launch.rows.size()));
-  } else if (decode_.running) {
-    ++card_->mixed_turns;
+  } else {
+    card_->largest_prefill =
+        std::max(card_->largest_prefill.load(), static_cast<int>(launch.rows.size()));
+    if (decode_.running) ++card_->mixed_turns;
   }
   flight = {};
   flight.running = true;

@@ -42,8 +42,10 @@ class FakeCard {
   std::atomic<int> bad_token{-1};
 
   std::atomic<int> launches{0};
-  std::atomic<int> largest_decode{0};  // rows
-  std::atomic<int> mixed_turns{0};     // decode launches with a prefill in flight beside
+  std::atomic<int> rows{0};             // of all launches
+  std::atomic<int> largest_prefill{0};  // rows
+  std::atomic<int> largest_decode{0};   // rows
+  std::atomic<int> mixed_turns{0};      // decode launches with a prefill in flight beside
   std::atomic<int> recoveries{0};
   std::atomic<uint32_t> pages_available{0};
 };

@@ -14,20 +14,9 @@
 #include "server/tests/chatty_model.h"
 #include "server/tests/fake_backend.h"
 #include "server/tests/fake_text.h"
+#include "server/tests/outcome.h"
 
 namespace flexllm::server::testing {
-
-// All that one request answered.
-struct Outcome {
-  std::vector<std::string> texts;  // by choice
-  std::vector<std::vector<TokenRecord>> tokens;
-  std::vector<std::optional<FinishReason>> finish;
-  std::optional<Usage> usage;
-  std::optional<ApiError> error;
-  int deltas = 0;
-
-  const std::string& text() const { return texts.at(0); }
-};
 
 class Reader {
  public:
@@ -50,7 +39,7 @@ class Reader {
         signal_->changed.wait(lock, [this] { return signal_->ready; });
         signal_->ready = false;
       }
-      for (auto& event : queue_->take()) add(event);
+      for (auto& event : queue_->take()) outcome_.add(event);
     }
     return outcome_;
   }
@@ -59,26 +48,6 @@ class Reader {
   }
 
  private:
-  void add(Event& event) {
-    if (auto* delta = std::get_if<Delta>(&event)) {
-      ++outcome_.deltas;
-      if (outcome_.texts.size() <= delta->choice) {
-        outcome_.texts.resize(delta->choice + 1);
-        outcome_.tokens.resize(delta->choice + 1);
-        outcome_.finish.resize(delta->choice + 1);
-      }
-      EXPECT_FALSE(outcome_.finish[delta->choice]) << "a delta after the last";
-      outcome_.texts[delta->choice] += delta->text;
-      auto& tokens = outcome_.tokens[delta->choice];
-      tokens.insert(tokens.end(), delta->tokens.begin(), delta->tokens.end());
-      outcome_.finish[delta->choice] = delta->finish;
-    } else if (auto* finished = std::get_if<Finished>(&event)) {
-      outcome_.usage = finished->usage;
-    } else {
-      outcome_.error = std::get<ApiError>(event);
-    }
-  }
-
   // Outlives the reader: a call of the queue's may still be under way when it goes.
   struct Signal {
     std::mutex mutex;
