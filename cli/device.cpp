@@ -33,8 +33,6 @@ std::string_view variable(const char* name) {
   return value == nullptr ? std::string_view() : std::string_view(value);
 }
 
-bool on_emulated_card() { return variable("LD_PRELOAD").find(kCardLibrary) != std::string::npos; }
-
 fs::path program() { return fs::read_symlink("/proc/self/exe"); }
 
 [[noreturn]] void restart_on_emulated_card() {
@@ -79,6 +77,8 @@ fs::path program() { return fs::read_symlink("/proc/self/exe"); }
 }
 
 }  // namespace
+
+bool on_emulated_card() { return variable("LD_PRELOAD").find(kCardLibrary) != std::string::npos; }
 
 host::EngineOptions choose_device(const ModelOptions& options) {
   if (options.emulated_kernels != "twin" && options.emulated_kernels != "csim") {

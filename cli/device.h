@@ -12,4 +12,7 @@ namespace flexllm::cli {
 // start again on the emulated card; then this is called a second time. Throws Failure.
 host::EngineOptions choose_device(const ModelOptions& options);
 
+// Whether this program computes on the emulated card.
+bool on_emulated_card();
+
 }  // namespace flexllm::cli

@@ -163,6 +163,7 @@ LoadedModel load_model(const ModelOptions& asked, const host::EngineOptions& eng
       throw Failure(kDevice, fmt::format("{}: {}", host::to_string(engine.error().kind),
                                          engine.error().message));
     }
+    loaded.served.device = (*engine)->description();
     loaded.backend = std::make_unique<server::EngineBackend>(std::move(*engine));
     return loaded;
   } catch (const Failure&) {

@@ -122,6 +122,7 @@ int serve(ServeOptions& options) {
   if (!http) throw Failure(kNetwork, http.error());
   LoadedModel loaded = load_model(options.model, engine);
   const std::string name = loaded.served.name;
+  loaded.served.emulated = on_emulated_card();
   if (const std::string& problem = loaded.served.text->chat_problem(); !problem.empty()) {
     spdlog::warn("no chats, only completions: {}", problem);
   }

@@ -9,6 +9,7 @@
 #include "server/api/generation_reply.h"
 #include "server/api/json.h"
 #include "server/api/openapi/document.h"
+#include "server/web/assets.h"
 
 namespace flexllm::server {
 namespace {
@@ -19,24 +20,38 @@ constexpr std::string_view kModelsBelow = "/v1/models/";
 
 HttpReply ok(const Json& body) { return {.status = 200, .body = dump(body), .headers = {}}; }
 
+bool iequals(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [&](char x, char y) { return lower(x) == lower(y); });
+}
+
 bool is_json(std::string_view content_type) {
   constexpr std::string_view kJson = "application/json";
   const std::string_view type = content_type.substr(0, content_type.find(';'));
   const size_t end = type.find_last_not_of(" \t");
   const std::string_view trimmed = type.substr(0, end == std::string_view::npos ? 0 : end + 1);
-  return std::equal(trimmed.begin(), trimmed.end(), kJson.begin(), kJson.end(),
-                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
+  return iequals(trimmed, kJson);
 }
 
 bool matches(std::string_view pattern, std::string_view path) {
-  return pattern.ends_with('/') ? path.starts_with(pattern) && path.size() > pattern.size()
-                                : path == pattern;
+  return pattern.size() > 1 && pattern.ends_with('/')
+             ? path.starts_with(pattern) && path.size() > pattern.size()
+             : path == pattern;
 }
 
 int64_t unix_time() {
   return std::chrono::duration_cast<std::chrono::seconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
+}
+
+// A page of ours: it came from where its requests go. The scheme is not compared: a proxy may speak
+// TLS in front. Names that an attacker lets point here are refused before, by the host alone.
+bool same_origin(std::string_view origin, std::string_view host) {
+  const size_t scheme = origin.find("://");
+  return scheme != std::string_view::npos && !host.empty() &&
+         iequals(origin.substr(scheme + 3), host);
 }
 
 // Errors of HTTP itself.
@@ -68,20 +83,27 @@ HttpReply plain_error(unsigned status, const std::string& message) {
 }  // namespace
 
 const std::vector<Service::Route>& Service::routes() {
-  static const std::vector<Route> table = {
-      {"GET", "/health", &Service::health, true, false},
-      {"GET", "/ready", &Service::ready, true, false},
-      {"GET", "/version", &Service::version, false, false},
-      {"GET", "/metrics", &Service::metrics, false, false},
-      {"GET", "/openapi.json", &Service::openapi, true, false},
-      {"GET", "/v1/models", &Service::models, false, true},
-      {"GET", kModelsBelow.data(), &Service::one_model, false, true},
-      {"POST", "/tokenize", &Service::tokenize, false, true},
-      {"POST", "/detokenize", &Service::detokenize, false, true},
-      {"POST", "/apply-template", &Service::apply_template, false, true},
-      {"POST", "/v1/chat/completions", &Service::chat_completions, false, true},
-      {"POST", "/v1/completions", &Service::completions, false, true},
-  };
+  static const std::vector<Route> table = [] {
+    std::vector<Route> all = {
+        {"GET", "/health", &Service::health, true, false},
+        {"GET", "/ready", &Service::ready, true, false},
+        {"GET", "/version", &Service::version, false, false},
+        {"GET", "/metrics", &Service::metrics, false, false},
+        {"GET", "/state", &Service::state, false, false},
+        {"GET", "/openapi.json", &Service::openapi, true, false},
+        {"GET", "/v1/models", &Service::models, false, true},
+        {"GET", kModelsBelow.data(), &Service::one_model, false, true},
+        {"POST", "/tokenize", &Service::tokenize, false, true},
+        {"POST", "/detokenize", &Service::detokenize, false, true},
+        {"POST", "/apply-template", &Service::apply_template, false, true},
+        {"POST", "/v1/chat/completions", &Service::chat_completions, false, true},
+        {"POST", "/v1/completions", &Service::completions, false, true},
+    };
+    for (const auto& asset : web::assets()) {
+      all.push_back({"GET", asset.path, &Service::page, true, false});
+    }
+    return all;
+  }();
   return table;
 }
 
@@ -142,7 +164,7 @@ std::optional<HttpReply> Service::refuse(const HttpRequest& head) {
   const bool open = route && (*route)->open;
   // Browsers send simple requests without a preflight, also to loopback: not showing the page the
   // answer is not enough, it must not be computed.
-  if (!open && !head.origin.empty() && !page_allowed) {
+  if (!open && !allows_page(head)) {
     return plain_error(403, "Web pages of this origin may not call; see --cors-origin.");
   }
   if (!open && keys_.required() && !keys_.allows(head.authorization)) {
@@ -174,6 +196,10 @@ bool Service::allows_origin(const std::string& origin) const {
   if (origin.empty()) return false;
   return std::any_of(options_.cors_origins.begin(), options_.cors_origins.end(),
                      [&](const auto& allowed) { return allowed == "*" || allowed == origin; });
+}
+
+bool Service::allows_page(const HttpRequest& head) const {
+  return head.origin.empty() || same_origin(head.origin, head.host) || allows_origin(head.origin);
 }
 
 std::vector<std::pair<std::string, std::string>> Service::common_headers(

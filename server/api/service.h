@@ -17,6 +17,7 @@
 #include "server/http/types.h"
 #include "server/scheduling/scheduler.h"
 #include "server/telemetry/metrics.h"
+#include "server/telemetry/token_rate.h"
 #include "server/text/text_model.h"
 
 namespace flexllm::server {
@@ -33,6 +34,8 @@ struct ServedModel {
   std::string name;
   std::shared_ptr<const TextModel> text;
   formats::GenerationDefaults defaults;
+  std::string device = "";  // that it is on, in words
+  bool emulated = false;    // that device; its speed and sensors say nothing about a card
 };
 
 class Service final : public HttpHandler {
@@ -74,6 +77,8 @@ class Service final : public HttpHandler {
   Answer ready(const HttpRequest& request, const Loaded* loaded);
   Answer version(const HttpRequest& request, const Loaded* loaded);
   Answer metrics(const HttpRequest& request, const Loaded* loaded);
+  Answer state(const HttpRequest& request, const Loaded* loaded);
+  Answer page(const HttpRequest& request, const Loaded* loaded);
   Answer openapi(const HttpRequest& request, const Loaded* loaded);
   Answer models(const HttpRequest& request, const Loaded* loaded);
   Answer one_model(const HttpRequest& request, const Loaded* loaded);
@@ -86,12 +91,15 @@ class Service final : public HttpHandler {
 
   static nlohmann::ordered_json describe(const Loaded& loaded);
   bool allows_origin(const std::string& origin) const;
+  // Whether the page that asks, if it is one, may.
+  bool allows_page(const HttpRequest& head) const;
 
   const ServiceOptions options_;
   const ApiKeys keys_;
   const std::shared_ptr<Metrics> metrics_;
   std::atomic<std::shared_ptr<Loaded>> loaded_;
   std::atomic<bool> draining_{false};
+  TokenRate token_rate_;
 };
 
 }  // namespace flexllm::server

@@ -40,6 +40,7 @@ class Batcher {
 
   // Positions that prompt and answer share.
   uint32_t context_length() const { return context_length_; }
+  uint32_t max_sequences() const { return max_sequences_; }
   CardState card() const { return card_; }  // any thread
   // When a lost card should be tried again.
   TimePoint next_recovery() const { return next_recovery_; }

@@ -33,6 +33,8 @@ class Scheduler {
 
   // Positions that prompt and answer share.
   uint32_t context_length() const { return batcher_.context_length(); }
+  // Choices that are on the card at once.
+  uint32_t max_sequences() const { return batcher_.max_sequences(); }
   State state();
 
   // Refuses new work and returns when all that was taken has ended, or after `limit`: what is left
@@ -50,7 +52,7 @@ class Scheduler {
 
   const std::shared_ptr<Metrics> metrics_;
   const SchedulerOptions options_;
-  Batcher batcher_;  // its thread only, but for context_length() and card()
+  Batcher batcher_;  // its thread only, but for what is set once, and card()
 
   // Shared with the callers.
   std::mutex mutex_;

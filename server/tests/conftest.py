@@ -1,4 +1,5 @@
 """A server to test against: the one at --url, or server_fake out of the build in FLEXLLM_BUILD."""
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -17,19 +18,27 @@ def key(request):
     return request.config.getoption("--api-key") if request.config.getoption("--url") else "secret"
 
 
+@contextlib.contextmanager
+def fake_server(*options, key=None):
+    """Runs server_fake and gives its URL."""
+    program = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release"),
+                           "server/tests/server_fake")
+    keys = {"FLEXLLM_API_KEY": key} if key else {}
+    with subprocess.Popen([program, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, env={**os.environ, **keys}) as server:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.stdin.close()
+        assert server.wait(60) == 0
+
+
 @pytest.fixture(scope="session")
 def url(request, key):
     given = request.config.getoption("--url")
     if given:
         yield given.rstrip("/").removesuffix("/v1")
         return
-    program = pathlib.Path(os.environ.get("FLEXLLM_BUILD", "build/release"),
-                           "server/tests/server_fake")
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "FLEXLLM_API_KEY": key}) as server:
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        server.stdin.close()
-        assert server.wait(60) == 0
+    with fake_server(key=key) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

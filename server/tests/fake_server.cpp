@@ -1,5 +1,6 @@
 // The whole server on a fake card, for clients under test: prints its port and serves until its
-// input ends. `server_fake --small`: a card that answers at once, and few choices.
+// input ends. `server_fake --small`: a card that answers at once, and few choices. `--endless`: one
+// that is slow and whose model never ends by itself.
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -25,13 +26,20 @@ int main(int argc, char** argv) {
   model.limits.max_batch = 8;
   ServiceOptions options;
   options.version = "fake";
-  const bool small = argc > 1 && std::strcmp(argv[1], "--small") == 0;
+  const auto asked = [&](const char* option) {
+    return argc > 1 && std::strcmp(argv[1], option) == 0;
+  };
+  const bool small = asked("--small");
   if (small) options.max_choices = 4;
   if (const char* key = std::getenv("FLEXLLM_API_KEY")) options.api_keys = {key};
   auto service = std::make_shared<Service>(options);
   auto card = std::make_shared<testing::FakeCard>();
   card->launch_ms = small ? 0 : 2;
-  service->serve({"fake", std::make_shared<testing::FakeText>(), {}},
+  if (asked("--endless")) {
+    card->launch_ms = 50;
+    model.bias[testing::FakeText::kEnd] = -1000;
+  }
+  service->serve({"fake", std::make_shared<testing::FakeText>(), {}, "a fake card", true},
                  std::make_unique<testing::FakeBackend>(model, card), {});
   HttpOptions http;
   http.port = 0;

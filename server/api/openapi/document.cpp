@@ -67,6 +67,7 @@ Json paths() {
       {"/ready", open(get("ready", "Whether requests are taken", "They are; otherwise 503.",
                           json("Status")))},
       {"/version", get("version", "Of the server", "The version.", json("Version"))},
+      {"/state", get("state", "What the server is doing", "The state.", json("State"))},
       {"/metrics",
        get("metrics", "For Prometheus", "Prometheus text.", content("text/plain", text()))},
   };

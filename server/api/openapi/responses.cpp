@@ -49,6 +49,33 @@ Json answer(const char* kind, Json choice_members, std::vector<std::string> choi
                 {"id", "object", "created", "model", "choices", "usage"});
 }
 
+Json state() {
+  const Json device =
+      object({{"name", text()}, {"emulated", described(boolean(), "No figure of it is a card's.")}},
+             {"name", "emulated"});
+  const auto pair = [](const char* first, const char* second) {
+    return object({{first, count()}, {second, count()}}, {first, second});
+  };
+  Json schema = object(
+      {{"status", one_of_texts({"loading", "ready", "recovering", "lost", "draining", "stopped"})},
+       {"version", text()},
+       {"model", nullable(text())},
+       {"max_model_len", nullable(count())},
+       {"device", nullable(device)},
+       {"requests", pair("running", "waiting")},
+       {"sequences", described(pair("running", "max"), "Choices on the card.")},
+       {"kv_pages", pair("used", "total")},
+       {"tokens_per_second",
+        described(nullable(Json{{"type", "number"}}),
+                  "Of all requests, since /state was last asked for, up to 10 s ago.")},
+       {"generated_tokens", count()}},
+      {});
+  for (const auto& [name, member] : schema["properties"].items()) {
+    schema["required"].push_back(name);
+  }
+  return schema;
+}
+
 Json error() {
   Json members = {{"message", text()},
                   {"type", text()},
@@ -88,6 +115,7 @@ Json response_schemas() {
       {"Prompt",
        object({{"prompt", text()}, {"tokens", list(ref("TokenId"))}}, {"prompt", "tokens"})},
       {"Status", object({{"status", text()}}, {"status"})},
+      {"State", state()},
       {"Version", object({{"version", text()}}, {"version"})},
   };
 }
