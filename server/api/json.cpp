@@ -1,5 +1,7 @@
 #include "server/api/json.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -30,7 +32,41 @@ size_t too_deep_at(std::string_view text, size_t max_depth) {
   return std::string_view::npos;
 }
 
+constexpr std::array<std::string_view, 2> kOrdered{"response_format", "tools"};
+
+size_t most_members(const nlohmann::json& value) {
+  size_t most = value.is_object() ? value.size() : 0;
+  if (value.is_structured()) {
+    for (const auto& item : value) most = std::max(most, most_members(item));
+  }
+  return most;
+}
+
 }  // namespace
+
+tl::expected<RequestBody, std::string> parse_body(std::string_view text) {
+  auto fields = parse_json(text);
+  if (!fields) return tl::unexpected(std::move(fields.error()));
+  RequestBody body{.fields = std::move(*fields), .ordered = nlohmann::ordered_json::object()};
+  bool any = false;
+  for (const auto name : kOrdered) {
+    const auto member = body.fields.is_object() ? body.fields.find(name) : body.fields.end();
+    if (member == body.fields.end()) continue;
+    if (most_members(*member) > kMaxOrderedMembers) {
+      return tl::unexpected("An object in '" + std::string(name) + "' has more than " +
+                            std::to_string(kMaxOrderedMembers) + " members.");
+    }
+    any = true;
+  }
+  if (!any) return body;
+  using Parser = nlohmann::ordered_json;
+  body.ordered = Parser::parse(text, [](int depth, Parser::parse_event_t event, Parser& parsed) {
+    if (depth != 1 || event != Parser::parse_event_t::key) return true;
+    return std::find(kOrdered.begin(), kOrdered.end(), parsed.get_ref<std::string&>()) !=
+           kOrdered.end();
+  });
+  return body;
+}
 
 tl::expected<nlohmann::json, std::string> parse_json(std::string_view text, size_t max_depth) {
   if (const size_t at = too_deep_at(text, max_depth); at != std::string_view::npos) {

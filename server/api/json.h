@@ -19,6 +19,19 @@ inline constexpr size_t kMaxJsonDepth = 64;
 tl::expected<nlohmann::json, std::string> parse_json(std::string_view text,
                                                      size_t max_depth = kMaxJsonDepth);
 
+// The body of a request. What a model reads or writes by is also kept with its members in the order
+// of the text; the rest has none, because finding a member would then take longer the more there
+// are.
+struct RequestBody {
+  nlohmann::json fields;
+  nlohmann::ordered_json ordered;  // of `fields`: response_format and tools, if they are there
+};
+
+inline constexpr size_t kMaxOrderedMembers = 1000;  // of one object
+
+// As parse_json(); also refuses objects of more than kMaxOrderedMembers members in what is ordered.
+tl::expected<RequestBody, std::string> parse_body(std::string_view text);
+
 // The integer that a number is, also when it is written 2.0 or 2e3: to JSON they are the same.
 // Nothing for what is no integer or has no int64.
 std::optional<int64_t> integer_of(const nlohmann::json& value);

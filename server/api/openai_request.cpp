@@ -130,7 +130,9 @@ void read_stream(Fields& fields, ApiRequest& request) {
 }
 
 // Fields that both endpoints have in OpenAI's API, or that clients add.
-void read_common(Fields& fields, const RequestLimits& limits, ApiRequest& request) {
+void read_common(Fields& fields, const RequestBody& body, const RequestLimits& limits,
+                 ApiRequest& request) {
+  static const nlohmann::ordered_json kNothing;
   fields.read("model", request.model);
   read_sampling(fields, limits, request.generation);
   read_ends(fields, limits, request.generation);
@@ -138,17 +140,8 @@ void read_common(Fields& fields, const RequestLimits& limits, ApiRequest& reques
   fields.read("n", request.generation.n, 1, limits.max_choices);
   fields.read("priority", request.generation.priority, -kMaxInt, kMaxInt);
   fields.read("user", request.generation.client);
-
-  if (const json* format = fields.find("response_format")) {
-    Fields inner(*format, "response_format");
-    std::string type;
-    inner.read("type", type);
-    if (type == "json_object" || type == "json_schema") {
-      fields.refuse("response_format", "answers are plain text.");
-    }
-    if (type != "text") inner.fail("type", "must be 'text'.");
-    if (auto error = inner.finish()) fields.fail(std::move(*error));
-  }
+  const auto format = body.ordered.find("response_format");
+  request.format = read_response_format(fields, format == body.ordered.end() ? kNothing : *format);
 }
 
 void read_chat_only(Fields& fields, GenerationRequest& request) {
@@ -293,13 +286,13 @@ std::vector<ChatMessage> read_messages(Fields& fields) {
   return messages;
 }
 
-tl::expected<ApiRequest, ApiError> parse_chat_request(const json& body,
+tl::expected<ApiRequest, ApiError> parse_chat_request(const RequestBody& body,
                                                       const RequestLimits& limits) {
-  Fields fields(body, "");
+  Fields fields(body.fields, "");
   ApiRequest request;
   request.chat = true;
   request.messages = read_messages(fields);
-  read_common(fields, limits, request);
+  read_common(fields, body, limits, request);
   read_chat_only(fields, request.generation);
   const json* tier = fields.find("service_tier");
   if (tier != nullptr && *tier != "auto" && *tier != "default") {
@@ -309,12 +302,12 @@ tl::expected<ApiRequest, ApiError> parse_chat_request(const json& body,
   return request;
 }
 
-tl::expected<ApiRequest, ApiError> parse_completion_request(const json& body,
+tl::expected<ApiRequest, ApiError> parse_completion_request(const RequestBody& body,
                                                             const RequestLimits& limits) {
-  Fields fields(body, "");
+  Fields fields(body.fields, "");
   ApiRequest request;
   request.prompts = read_prompts(fields, limits.vocab);
-  read_common(fields, limits, request);
+  read_common(fields, body, limits, request);
   GenerationRequest& generation = request.generation;
   fields.read("logprobs", generation.logprobs, 0, kMaxTopLogprobs);
   fields.read("echo", generation.echo);

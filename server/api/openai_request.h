@@ -13,6 +13,8 @@
 #include "formats/model_config.h"
 #include "server/api/error.h"
 #include "server/api/fields.h"
+#include "server/api/json.h"
+#include "server/api/response_format.h"
 #include "server/scheduling/generation.h"
 #include "server/text/text_model.h"
 
@@ -25,7 +27,8 @@ struct ApiRequest {
   std::string model;                  // empty: not named
   std::vector<ChatMessage> messages;  // chat
   std::vector<PromptInput> prompts;   // completions
-  GenerationRequest generation;       // without its prompts
+  GenerationRequest generation;       // without its prompts and its grammar
+  ResponseFormat format;
   bool stream = false;
   bool include_usage = false;
 };
@@ -48,9 +51,9 @@ inline constexpr Bounds kPenalty{-2, 2};
 inline constexpr Bounds kRepetitionPenalty{0.01, 10};
 inline constexpr Bounds kLogitBias{-100, 100};
 
-tl::expected<ApiRequest, ApiError> parse_chat_request(const nlohmann::json& body,
+tl::expected<ApiRequest, ApiError> parse_chat_request(const RequestBody& body,
                                                       const RequestLimits& limits);
-tl::expected<ApiRequest, ApiError> parse_completion_request(const nlohmann::json& body,
+tl::expected<ApiRequest, ApiError> parse_completion_request(const RequestBody& body,
                                                             const RequestLimits& limits);
 
 // The `messages` of a chat; also of /apply-template. Mistakes go to `fields`.

@@ -119,6 +119,8 @@ void Service::serve(ServedModel model, std::unique_ptr<Backend> backend,
                     .vocab = std::min(model.text->vocab_size(), backend->limits().vocab),
                     .max_choices = options_.max_choices};
   loaded->created = unix_time();
+  loaded->grammars = std::make_unique<grammar::GrammarCache>(
+      std::make_shared<const grammar::TokenTrie>(*model.text, loaded->limits.vocab));
   loaded->scheduler =
       std::make_unique<Scheduler>(std::move(backend), model.text, metrics_, scheduler_options);
   loaded->model = std::move(model);

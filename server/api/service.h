@@ -13,6 +13,7 @@
 
 #include "formats/model_config.h"
 #include "server/api/openai_request.h"
+#include "server/grammar/grammar_cache.h"
 #include "server/http/api_keys.h"
 #include "server/http/types.h"
 #include "server/scheduling/scheduler.h"
@@ -59,6 +60,7 @@ class Service final : public HttpHandler {
     ServedModel model;
     RequestLimits limits;
     int64_t created = 0;
+    std::unique_ptr<grammar::GrammarCache> grammars;
     std::unique_ptr<Scheduler> scheduler;
   };
   using Handler = Answer (Service::*)(const HttpRequest&, const Loaded*);

@@ -41,7 +41,7 @@ std::optional<HttpReply> wrong_model(const std::string& asked, const std::string
 }  // namespace
 
 Answer Service::chat_completions(const HttpRequest& request, const Loaded* loaded) {
-  const auto body = parse_json(request.body);
+  const auto body = parse_body(request.body);
   if (!body) return bad_json(body.error());
   auto api = parse_chat_request(*body, loaded->limits);
   if (!api) return reply_of(api.error());
@@ -49,7 +49,7 @@ Answer Service::chat_completions(const HttpRequest& request, const Loaded* loade
 }
 
 Answer Service::completions(const HttpRequest& request, const Loaded* loaded) {
-  const auto body = parse_json(request.body);
+  const auto body = parse_body(request.body);
   if (!body) return bad_json(body.error());
   auto api = parse_completion_request(*body, loaded->limits);
   if (!api) return reply_of(api.error());
@@ -60,6 +60,9 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
   const ServedModel& model = loaded.model;
   if (auto refused = wrong_model(api.model, model.name)) return *refused;
   GenerationRequest& generation = api.generation;
+  auto grammar = grammar_of(api.format, *loaded.grammars);
+  if (!grammar) return reply_of(grammar.error());
+  generation.grammar = std::move(*grammar);
   if (api.chat) {
     if (const auto& problem = model.text->chat_problem(); !problem.empty()) {
       return reply_of(not_supported("messages", problem));

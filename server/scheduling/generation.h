@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "host/sampler.h"
 #include "server/api/error.h"
+#include "server/grammar/grammar.h"
 
 namespace flexllm::server {
 
@@ -29,9 +31,11 @@ struct GenerationRequest {
   bool ignore_eos = false;               // the model's end tokens do not end the answer
   std::vector<std::string> stop;         // never shown
   std::vector<uint32_t> stop_token_ids;  // end a choice like the model's own
-  std::optional<uint32_t> logprobs;      // alternatives wanted for each token; 0: its own only
-  bool echo = false;                     // the prompt's text (and logprobs) come first
-  int32_t priority = 0;                  // lower goes first; then by fair shares and arrival
+  // What the text of each choice must be; nullptr: anything. It ends as soon as it is whole.
+  std::shared_ptr<const grammar::Grammar> grammar;
+  std::optional<uint32_t> logprobs;  // alternatives wanted for each token; 0: its own only
+  bool echo = false;                 // the prompt's text (and logprobs) come first
+  int32_t priority = 0;              // lower goes first; then by fair shares and arrival
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 

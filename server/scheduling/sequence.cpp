@@ -33,6 +33,7 @@ void Sequence::enter() {
   if (!tokens_.empty()) return;
   tokens_.assign(prompt().begin(), prompt().end());
   sampler_.emplace(sampling_of(job_->request, choice_), tokens_);
+  if (job_->request.grammar) matcher_.emplace(job_->request.grammar);
 }
 
 bool Sequence::before(const Sequence& other) const {
@@ -101,6 +102,12 @@ host::Sampler& Sequence::sampler() {
     banned.insert(banned.end(), stop.begin(), stop.end());
     sampler_->ban_next(banned);
   }
+  if (matcher_) {
+    std::vector<uint32_t> ends;
+    const bool early = generated() < job_->request.min_tokens;
+    if (matcher_->may_end() && !early && !job_->request.ignore_eos) ends = text_model_.end_tokens();
+    sampler_->allow_next(matcher_->allowed(), ends);
+  }
   return *sampler_;
 }
 
@@ -115,6 +122,8 @@ std::optional<FinishReason> Sequence::accept(const host::Choice& choice) {
   tokens_.push_back(choice.token);
   ++job_->usage.completion_tokens;
   if (ends(choice.token)) return FinishReason::stop;
+  const bool goes_on = !matcher_ || (matcher_->accept(text_model_.token_bytes(choice.token)) &&
+                                     !matcher_->finished());
   const size_t offset = echo_characters_ + text_.known_characters();
   ready_ +=
       text_.append(text_model_.token_bytes(choice.token), generated() >= job_->request.min_tokens);
@@ -125,7 +134,7 @@ std::optional<FinishReason> Sequence::accept(const host::Choice& choice) {
                          .top = choice.top},
                         text_.known_characters()});
   }
-  if (text_.stopped()) return FinishReason::stop;
+  if (text_.stopped() || !goes_on) return FinishReason::stop;
   if (generated() >= max_tokens_) return FinishReason::length;
   return std::nullopt;
 }

@@ -122,6 +122,7 @@ class Sequence {
   uint32_t faults_ = 0;
   uint32_t failed_end_ = 0;  // position after the last row of a launch that failed
   std::optional<host::Sampler> sampler_;
+  std::optional<grammar::Matcher> matcher_;  // the place of its text in the grammar
   TextStream text_;
   size_t echo_characters_ = 0;
   std::string ready_;                        // text that may be shown, not yet taken

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("fake"));
   spdlog::set_level(spdlog::level::warn);
   testing::FakeModel model = testing::chatty_model();
+  model.bias['"'] = 0.5f;  // or strings of JSON would never end
   model.limits.context_length = 2048;
   model.limits.pages = 2048;
   model.limits.max_prefill_rows = 64;

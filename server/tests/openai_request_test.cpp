@@ -11,10 +11,10 @@ namespace {
 
 const RequestLimits kLimits{.defaults = {}, .vocab = 300, .max_choices = 8};
 
-nlohmann::json body(bool chat, const std::string& extra) {
+RequestBody body(bool chat, const std::string& extra) {
   const std::string base =
       chat ? R"("messages":[{"role":"user","content":"hi"}])" : R"("prompt":"hi")";
-  auto parsed = parse_json("{" + base + (extra.empty() ? "" : "," + extra) + "}");
+  auto parsed = parse_body("{" + base + (extra.empty() ? "" : "," + extra) + "}");
   EXPECT_TRUE(parsed) << extra;
   return *parsed;
 }
@@ -88,8 +88,19 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{R"("response_format":{"type":1})", "response_format.type"},
         Bad{R"("response_format":{})", "response_format.type"},
         Bad{R"("response_format":{"type":"text","strict":true})", "response_format.strict"},
-        Bad{R"("response_format":{"type":"json_object"})", "response_format", 501},
-        Bad{R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format", 501},
+        Bad{R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+        Bad{R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})",
+            "response_format.json_schema.name"},
+        Bad{R"("response_format":{"type":"json_schema","json_schema":{"name":"a b","schema":{}}})",
+            "response_format.json_schema.name"},
+        Bad{R"("response_format":{"type":"json_schema","json_schema":{"name":"a"}})",
+            "response_format.json_schema.schema"},
+        Bad{R"("response_format":{"type":"json_schema","json_schema":{"name":"a","schema":[]}})",
+            "response_format.json_schema.schema"},
+        Bad{R"("response_format":{"type":"json_schema",)"
+            R"("json_schema":{"name":"a","schema":{},"strict":1}})",
+            "response_format.json_schema.strict"},
+        Bad{R"("response_format":{"type":"json_object","schema":{}})", "response_format.schema"},
         Bad{R"("guided_json":{})", "guided_json"}, Bad{R"("temprature":1)", "temprature"}));
 
 struct BadIn {
@@ -134,7 +145,7 @@ struct BadMessages {
 class Messages : public ::testing::TestWithParam<BadMessages> {};
 
 TEST_P(Messages, AreRefusedWithTheirPlace) {
-  const auto parsed = parse_json(std::string("{\"messages\":") + GetParam().messages + "}");
+  const auto parsed = parse_body(std::string("{\"messages\":") + GetParam().messages + "}");
   ASSERT_TRUE(parsed);
   const auto request = parse_chat_request(*parsed, kLimits);
   ASSERT_FALSE(request);
@@ -164,8 +175,31 @@ INSTANTIATE_TEST_SUITE_P(
         BadMessages{R"([{"role":"assistant","content":"x","tool_calls":[{}]}])",
                     "messages[0].tool_calls", 501}));
 
+TEST(Request, NamesTheFormatOfTheAnswer) {
+  for (const bool chat : {true, false}) {
+    using Kind = ResponseFormat::Kind;
+    EXPECT_EQ(good(chat, "").format.kind, Kind::text);
+    EXPECT_EQ(good(chat, R"("response_format":null)").format.kind, Kind::text);
+    EXPECT_EQ(good(chat, R"("response_format":{"type":"text"})").format.kind, Kind::text);
+    EXPECT_EQ(good(chat, R"("response_format":{"type":"json_object"})").format.kind,
+              Kind::json_object);
+    const auto format = good(chat, R"("response_format":{"type":"json_schema","json_schema":{)"
+                                   R"("name":"z","strict":false,"description":"d","schema":)"
+                                   R"({"z":1,"b":{"y":2,"x":3},"a":4}}})")
+                            .format;
+    EXPECT_EQ(format.kind, Kind::json_schema);
+    EXPECT_EQ(format.schema.dump(), R"({"z":1,"b":{"y":2,"x":3},"a":4})") << "in its own order";
+  }
+  std::string members = R"("p":1)";
+  for (int i = 0; i < 1000; ++i) members += ",\"p" + std::to_string(i) + "\":1";
+  const auto wide = parse_body(R"({"response_format":{)" + members + "}}");
+  ASSERT_FALSE(wide);
+  EXPECT_NE(wide.error().find("response_format"), std::string::npos);
+  EXPECT_TRUE(parse_body(R"({"logit_bias":{)" + members + "}}"));
+}
+
 TEST(ChatRequest, TakesTextPartsAndReplayedAnswers) {
-  const auto parsed = parse_json(R"({"messages":[
+  const auto parsed = parse_body(R"({"messages":[
       {"role":"developer","content":"be kind"},
       {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
       {"role":"assistant","content":"c","refusal":null,"tool_calls":[],"annotations":[],
@@ -258,7 +292,7 @@ TEST(Request, MaxTokensByDefault) {
 
 TEST(CompletionRequest, TakesAllShapesOfPrompt) {
   auto prompts = [](const std::string& prompt) {
-    const auto parsed = parse_json("{\"prompt\":" + prompt + "}");
+    const auto parsed = parse_body("{\"prompt\":" + prompt + "}");
     auto request = parse_completion_request(*parsed, kLimits);
     return request ? request->prompts : std::vector<PromptInput>{};
   };

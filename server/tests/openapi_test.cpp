@@ -30,7 +30,8 @@ tl::expected<ApiRequest, ApiError> parse(bool chat, const std::string& name, con
                    : json{{"prompt", "x"}, {"echo", true}};
   body[name] = value;
   const RequestLimits limits{.defaults = {}, .vocab = 300, .max_choices = 8};
-  return chat ? parse_chat_request(body, limits) : parse_completion_request(body, limits);
+  const auto parsed = parse_body(body.dump());
+  return chat ? parse_chat_request(*parsed, limits) : parse_completion_request(*parsed, limits);
 }
 
 TEST(OpenApi, ReferencesAreThere) {

@@ -43,6 +43,24 @@ Json stream_options() {
   return described(nullable(std::move(schema)), "Only with `stream`.");
 }
 
+Json response_format() {
+  Json name = text();
+  name["pattern"] = "^[a-zA-Z0-9_-]{1,64}$";
+  Json schema = object({{"name", std::move(name)},
+                        {"description", nullable(text())},
+                        {"strict", described(nullable(boolean()), "It always is.")},
+                        {"schema", described({{"type", "object"}},
+                                             "A JSON schema; a keyword beyond those of "
+                                             "docs/serving.md gets 400 with its place.")}},
+                       {"name", "schema"});
+  return described(
+      any_of({object({{"type", one_of_texts({"text", "json_object"})}}, {"type"}),
+              object({{"type", one_of_texts({"json_schema"})}, {"json_schema", std::move(schema)}},
+                     {"type", "json_schema"}),
+              {{"type", "null"}}}),
+      "What the answer must be; it is that unless its length cuts it.");
+}
+
 // What chats and completions share.
 Json common(const RequestLimits& limits) {
   const auto tokens = [&](int64_t low) { return nullable(integer(low, kMaxInt)); };
@@ -70,7 +88,7 @@ Json common(const RequestLimits& limits) {
       {"stream_options", stream_options()},
       {"priority", described(nullable(integer(-kMaxInt, kMaxInt)), "Lower goes first.")},
       {"user", described(nullable(text()), "Changes nothing.")},
-      {"response_format", nullable(object({{"type", one_of_texts({"text"})}}, {"type"}))},
+      {"response_format", response_format()},
   };
 }
 
