@@ -44,6 +44,7 @@ class Automaton {
   // Whether any byte can follow.
   bool goes_on(StateId state) const { return states_[state].goes_on; }
 
+  size_t states() const { return states_.size(); }  // ids are below it
   // What it costs to go on from here: the ways to be in the grammar at once.
   size_t width(StateId state) const { return states_[state].threads.size(); }
   // Bytes that it holds, roughly.

@@ -8,7 +8,8 @@
 namespace flexllm::server::grammar {
 namespace {
 
-constexpr size_t kMaxWork = 2'000'000;  // of one mask: ways to be in the grammar, over all nodes
+// Of one mask: the widths of all states that it comes through.
+constexpr size_t kMaxWork = 100'000;
 
 }  // namespace
 
@@ -34,6 +35,7 @@ bool Grammar::walk(Automaton& automaton, StateId state, uint32_t depth,
   std::vector<StateId> path(depth + 1);
   path[0] = state;
   size_t work = 0;
+  std::vector<bool> seen(automaton.states());
   const auto& nodes = trie_->nodes();
   for (size_t i = 0; i < nodes.size();) {
     const auto& node = nodes[i];
@@ -46,8 +48,12 @@ bool Grammar::walk(Automaton& automaton, StateId state, uint32_t depth,
       i = node.end;
       continue;
     }
-    work += automaton.width(next);
-    if (depth > 1 && work > kMaxWork) return false;
+    if (next >= seen.size()) seen.resize(2 * automaton.states());
+    if (!seen[next]) {
+      seen[next] = true;
+      work += automaton.width(next);
+      if (depth > 1 && work > kMaxWork) return false;
+    }
     path[node.depth] = next;
     for (const uint32_t token : trie_->tokens_at(i)) {
       mask.words[token / 64] |= uint64_t{1} << (token % 64);

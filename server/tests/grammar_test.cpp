@@ -67,6 +67,17 @@ TEST(Grammar, AMaskHoldsTheTokensWhoseBytesAreTaken) {
   }
 }
 
+TEST(Grammar, ALargeVocabularyIsLookedAtWhole) {
+  std::vector<std::string> words;
+  for (int i = 0; i < 130000; ++i) words.push_back("w" + std::to_string(i) + "x");
+  const GrammarText model({}, words);
+  for (const char* schema : {R"({"type":"string"})", R"({"type":"string","maxLength":50})"}) {
+    Matcher matcher(grammar_of(schema, model));
+    ASSERT_TRUE(matcher.accept("\"a"));
+    EXPECT_GT(matcher.allowed()->count, 130000u);
+  }
+}
+
 TEST(Grammar, EndsWhereTheTextIsWhole) {
   const GrammarText model;
   Matcher object(grammar_of(R"({"properties":{"a":{"type":"null"}}})", model));

@@ -12,7 +12,7 @@ namespace flexllm::server::testing {
 class GrammarText final : public TextModel {
  public:
   // `lacking`: bytes that have no token of their own.
-  explicit GrammarText(const std::string& lacking = {}) {
+  explicit GrammarText(const std::string& lacking = {}, const std::vector<std::string>& more = {}) {
     for (int b = 0; b < 256; ++b) {
       const std::string byte(1, static_cast<char>(b));
       if (lacking.find(byte) == std::string::npos) tokens_.push_back(byte);
@@ -29,6 +29,7 @@ class GrammarText final : public TextModel {
           "T1"}) {
       tokens_.emplace_back(piece);
     }
+    tokens_.insert(tokens_.end(), more.begin(), more.end());
     control_ = static_cast<uint32_t>(tokens_.size());
     tokens_.emplace_back();
     end_ = {control_ + 1};
