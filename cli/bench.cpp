@@ -10,6 +10,7 @@
 #include "cli/bench/generator.h"
 #include "cli/bench/report.h"
 #include "cli/exit_code.h"
+#include "cli/http_client.h"
 #include "cli/option_table.h"
 #include "cli/progress.h"
 #include "cli/subcommand.h"
@@ -19,6 +20,7 @@ namespace {
 
 struct BenchOptions {
   std::string url = "http://127.0.0.1:8080";
+  std::filesystem::path ca_file;
   std::string model;
   std::string endpoint = "chat";
   std::string fields;
@@ -78,7 +80,7 @@ bench::WorkloadOptions workload_of(BenchOptions& options) {
 }
 
 void check_load(BenchOptions& options) {
-  auto url = parse_url(options.url);
+  auto url = parse_url(options.url, options.ca_file);
   if (!url) throw Failure(kUsage, fmt::format("--url {}: {}", options.url, url.error()));
   options.load.url = std::move(*url);
   const OptionTable& table = options.table;
@@ -151,7 +153,9 @@ void declare(BenchOptions& options) {
   OptionTable& table = options.table;
   constexpr std::chrono::milliseconds kMoment{1};
   table.group("Server");
-  table.add("url", options.url, "Server to send the load to");
+  table.add("url", options.url, "Server to send the load to: http://, https:// or unix:PATH");
+  table.add("ca-file", options.ca_file,
+            "PEM certificates to trust for https; empty: those of the system");
   table.add("api-key", options.load.api_key,
             "API key; others can see a command line, so use the variable");
   table.add("model", options.model, "Model to ask for; empty: the first one that is served");

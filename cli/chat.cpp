@@ -18,6 +18,7 @@ namespace {
 
 struct ChatOptions {
   std::string url = "http://127.0.0.1:8080";
+  std::string ca_file;
   std::string api_key;
   std::string system;
   AnswerOptions answer;
@@ -73,7 +74,7 @@ bool command(const std::string& line, Conversation& conversation, bool& leave) {
 }
 
 int chat(const ChatOptions& options) {
-  const auto url = parse_url(options.url);
+  const auto url = parse_url(options.url, options.ca_file);
   if (!url) throw Failure(kUsage, fmt::format("--url {}: {}", options.url, url.error()));
   HttpClient client(*url, options.api_key);
   const auto models = client.get("/v1/models");
@@ -121,7 +122,7 @@ int chat(const ChatOptions& options) {
 
 Run add_chat(CLI::App& app) {
   auto options = std::make_shared<ChatOptions>();
-  app.add_option("--url", options->url, "Server to talk with")
+  app.add_option("--url", options->url, "Server to talk with: http://, https:// or unix:PATH")
       ->type_name("URL")
       ->capture_default_str()
       ->envname("FLEXLLM_URL");
@@ -131,6 +132,10 @@ Run add_chat(CLI::App& app) {
   app.add_option("--temperature", options->answer.temperature, "0: always the likeliest token");
   app.add_option("--max-tokens", options->answer.max_tokens, "Longest answer");
   app.add_option("--seed", options->answer.seed, "Makes answers repeatable");
+  app.add_option("--ca-file", options->ca_file,
+                 "PEM certificates to trust for https; by default those of the system")
+      ->type_name("PATH")
+      ->envname("FLEXLLM_CA_FILE");
   app.add_option("--api-key", options->api_key, "API key; better in the variable")
       ->type_name("KEY")
       ->envname("FLEXLLM_API_KEY");

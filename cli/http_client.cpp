@@ -4,8 +4,8 @@
 
 #include <array>
 #include <boost/asio/connect.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "cli/sse_reader.h"
+#include "server/http/stream.h"
 
 namespace flexllm::cli {
 namespace {
@@ -35,33 +36,6 @@ std::string error_message(int status, const std::string& body) {
 
 }  // namespace
 
-tl::expected<ServerUrl, std::string> parse_url(std::string_view url) {
-  constexpr std::string_view kScheme = "http://";
-  if (!url.starts_with(kScheme)) return tl::unexpected(std::string("a URL begins with http://"));
-  url.remove_prefix(kScheme.size());
-  const size_t slash = url.find('/');
-  std::string_view authority = url.substr(0, slash);
-  ServerUrl out;
-  out.port = "80";
-  const size_t colon = authority.rfind(':');
-  if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos) {
-    out.port = authority.substr(colon + 1);
-    authority = authority.substr(0, colon);
-    if (out.port.empty() || out.port.find_first_not_of("0123456789") != std::string::npos) {
-      return tl::unexpected(std::string("the port of a URL is a number"));
-    }
-  }
-  if (authority.starts_with('[') && authority.ends_with(']')) {
-    authority = authority.substr(1, authority.size() - 2);
-  }
-  if (authority.empty()) return tl::unexpected(std::string("the URL names no host"));
-  out.host = authority;
-  if (slash != std::string_view::npos) out.base = url.substr(slash);
-  while (out.base.ends_with('/')) out.base.pop_back();
-  if (out.base.ends_with("/v1")) out.base.resize(out.base.size() - 3);
-  return out;
-}
-
 void HttpClient::interrupt() noexcept {
   interrupted_ = true;
   const int socket = socket_;
@@ -77,12 +51,12 @@ tl::expected<void, ClientError> HttpClient::exchange(
     return tl::unexpected(ClientError{interrupted_ ? Kind::interrupted : kind, message});
   };
   asio::io_context io;
-  asio::ip::tcp::socket socket(io);
   error_code error;
-  asio::ip::tcp::resolver resolver(io);
-  const auto places = resolver.resolve(url_.host, url_.port, error);
-  if (error) return failed(Kind::unreachable, url_.host + ": " + error.message());
-  asio::connect(socket, places, error);
+  const auto places = places_of(url_, io.get_executor());
+  if (!places) return failed(Kind::unreachable, places.error());
+  server::Stream stream(asio::generic::stream_protocol::socket{io});
+  auto& socket = stream.socket();
+  asio::connect(socket, *places, error);
   if (error) return failed(Kind::unreachable, error.message());
   // The number is good for as long as this function runs.
   socket_ = socket.native_handle();
@@ -91,25 +65,31 @@ tl::expected<void, ClientError> HttpClient::exchange(
     ~Forget() { socket = -1; }
   } forget{socket_};
   if (interrupted_) return failed(Kind::interrupted, "");
+  if (url_.tls) {
+    auto& tls = stream.use_tls(*url_.tls);
+    expect_server(tls.native_handle(), url_);
+    tls.handshake(asio::ssl::stream_base::client, error);
+    if (error) return failed(Kind::broken, handshake_failure(tls.native_handle(), error));
+  }
 
   http::request<http::string_body> request(http::string_to_verb(method), url_.base + path, 11);
-  request.set(http::field::host, url_.host + ":" + url_.port);
+  request.set(http::field::host, url_.authority());
   if (!key_.empty()) request.set(http::field::authorization, "Bearer " + key_);
   if (!body.empty()) request.set(http::field::content_type, "application/json");
   request.body() = body;
   request.prepare_payload();
-  http::write(socket, request, error);
+  http::write(stream, request, error);
   if (error) return failed(Kind::broken, error.message());
 
   boost::beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(std::numeric_limits<uint64_t>::max());
-  http::read_header(socket, buffer, parser, error);
+  http::read_header(stream, buffer, parser, error);
   std::array<char, 16384> bytes;
   while (!error && !parser.is_done()) {
     parser.get().body().data = bytes.data();
     parser.get().body().size = bytes.size();
-    http::read_some(socket, buffer, parser, error);
+    http::read_some(stream, buffer, parser, error);
     if (error == http::error::need_buffer) error = {};
     const size_t got = bytes.size() - parser.get().body().size;
     if (got > 0 && !take(parser.get().result_int() & 0xFFFF, {bytes.data(), got})) return {};

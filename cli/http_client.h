@@ -1,4 +1,4 @@
-// A client of one server: plain HTTP, one request at a time, answers read as they arrive. Used by
+// A client of one server: HTTP/1.1, one request at a time, answers read as they arrive. Used by
 // one thread; interrupt() may be called from a signal handler.
 #pragma once
 
@@ -10,15 +10,9 @@
 #include <string_view>
 #include <tl/expected.hpp>
 
-namespace flexllm::cli {
+#include "cli/server_url.h"
 
-struct ServerUrl {
-  std::string host;
-  std::string port;
-  std::string base;  // path before "/v1"; empty or "/x"
-};
-// "http://HOST[:PORT][/PATH]"; a trailing "/v1" is dropped. The error says what is wrong.
-tl::expected<ServerUrl, std::string> parse_url(std::string_view url);
+namespace flexllm::cli {
 
 struct ClientError {
   enum class Kind { unreachable, refused, broken, interrupted };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/exit_code.h"
+#include "cli/nearest.h"
 #include "cli/subcommand.h"
 
 namespace flexllm::cli {
@@ -37,6 +38,19 @@ void refuse_unknown_subcommand(std::string_view word) {
   throw Failure(kUsage, "there is no subcommand '" + std::string(word) + "' (" + known + ")");
 }
 
+void refuse_unknown_options(const CLI::App& subcommand) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : subcommand.get_options()) {
+    for (const auto& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  for (const auto& word : subcommand.remaining()) {
+    if (!word.starts_with("--")) continue;
+    const std::string name = word.substr(0, word.find('='));
+    throw Failure(kUsage, "there is no option " + name + suggestion(name, names) +
+                              "; see flexllm " + subcommand.get_name() + " --help");
+  }
+}
+
 int run(int argc, char** argv) {
   if (argc > 1) refuse_unknown_subcommand(argv[1]);
   CLI::App app("FlexLLM: language models on an FPGA", "flexllm");
@@ -52,6 +66,11 @@ int run(int argc, char** argv) {
     for (const auto& [subcommand, body] : runs) {
       if (subcommand->parsed()) return body();
     }
+  } catch (const CLI::ExtrasError& error) {
+    for (const auto& [subcommand, body] : runs) {
+      if (subcommand->parsed()) refuse_unknown_options(*subcommand);
+    }
+    return app.exit(error) == 0 ? kOk : kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kOk : kUsage;
   }

@@ -1,6 +1,7 @@
 #include "cli/option_table.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <stdexcept>
 
 #include "cli/exit_code.h"
+#include "cli/nearest.h"
 
 namespace flexllm::cli {
 namespace {
@@ -130,16 +132,32 @@ void OptionTable::add(const std::string& name, std::chrono::milliseconds& target
 }
 
 void OptionTable::add_integer(const std::string& name, std::string initial, uint64_t low,
-                              uint64_t high, std::string help, std::function<void(uint64_t)> set) {
+                              uint64_t high, std::string help, std::function<void(uint64_t)> set,
+                              std::function<void()> switch_off) {
   push(name, "INT", std::move(initial), std::move(help)).set = [=](const auto& words) {
     const std::string& word = words.back();
+    if (switch_off && word == "off") return switch_off();
     uint64_t value = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
     if (error != std::errc() || end != word.data() + word.size() || value < low || value > high) {
-      throw std::invalid_argument(fmt::format("an integer between {} and {}", low, high));
+      throw std::invalid_argument(
+          fmt::format("an integer between {} and {}{}", low, high, switch_off ? ", or off" : ""));
     }
     set(value);
   };
+}
+
+void OptionTable::add_mode(const std::string& name, uint32_t& target, std::string help) {
+  push(name, "MODE", fmt::format("{:o}", target), std::move(help)).set =
+      [&target](const auto& words) {
+        const std::string& word = words.back();
+        uint32_t mode = 0;
+        const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), mode, 8);
+        if (error != std::errc() || end != word.data() + word.size() || mode > 0777) {
+          throw std::invalid_argument("an octal mode between 0 and 777");
+        }
+        target = mode;
+      };
 }
 
 void OptionTable::attach(CLI::App& app) {
@@ -173,6 +191,32 @@ void OptionTable::set(Entry& entry, const std::vector<std::string>& words,
   }
 }
 
+std::vector<std::string> OptionTable::names_by(std::string (*spell)(std::string_view)) const {
+  std::vector<std::string> names;
+  for (const auto& entry : entries_) names.push_back(spell(entry->name));
+  return names;
+}
+
+std::vector<std::string> OptionTable::doubtful_variables() const {
+  constexpr std::string_view kPrefix = "FLEXLLM_";
+  std::vector<std::string> known = names_by(variable_name);
+  known.emplace_back("FLEXLLM_CONFIG");
+  for (auto& name : known) name.erase(0, kPrefix.size());
+  std::vector<std::string> out;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view both = *variable;
+    if (!both.starts_with(kPrefix)) continue;
+    const std::string name(both.substr(0, both.find('=')).substr(kPrefix.size()));
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    // Others have variables of that kind too: what is like none of ours is theirs.
+    if (const std::string meant = nearest(name, known); !meant.empty()) {
+      out.push_back(
+          fmt::format("{0}{1} is not a variable of this program; {0}{2} is", kPrefix, name, meant));
+    }
+  }
+  return out;
+}
+
 void OptionTable::read_config() {
   std::ifstream in(config_);
   if (!in) throw Failure(kUsage, config_ + ": cannot be read");
@@ -182,7 +226,8 @@ void OptionTable::read_config() {
     const auto entry = std::find_if(entries_.begin(), entries_.end(),
                                     [&](const auto& e) { return key_name(e->name) == key; });
     if (entry == entries_.end()) {
-      throw Failure(kUsage, fmt::format("{}: there is no option \"{}\"", config_, key));
+      throw Failure(kUsage, fmt::format("{}: there is no option \"{}\"{}", config_, key,
+                                        suggestion(key, names_by(key_name))));
     }
     set(**entry, words_of(value), fmt::format("{}: \"{}\"", config_, key));
   }

@@ -42,6 +42,17 @@ class OptionTable {
     add_integer(name, std::to_string(target), low, high, std::move(help),
                 [&target](uint64_t value) { target = static_cast<T>(value); });
   }
+  // The same, or "off": absent.
+  template <std::unsigned_integral T>
+  void add(const std::string& name, std::optional<T>& target, uint64_t low, uint64_t high,
+           std::string help) {
+    add_integer(
+        name, target ? std::to_string(*target) : "off", low, high, std::move(help),
+        [&target](uint64_t value) { target = static_cast<T>(value); },
+        [&target] { target.reset(); });
+  }
+  // An octal file mode, "600".
+  void add_mode(const std::string& name, uint32_t& target, std::string help);
   // Options added after this stand under this heading.
   void group(std::string heading) { group_ = std::move(heading); }
 
@@ -57,6 +68,8 @@ class OptionTable {
   // after resolve().
   bool given(std::string_view name) const;
   bool on_command_line(std::string_view name) const;
+  // A sentence for each variable of the environment whose name is almost one of the table's.
+  std::vector<std::string> doubtful_variables() const;
 
  private:
   struct Entry {
@@ -74,9 +87,11 @@ class OptionTable {
     bool given = false;
   };
   void add_integer(const std::string& name, std::string initial, uint64_t low, uint64_t high,
-                   std::string help, std::function<void(uint64_t)> set);
+                   std::string help, std::function<void(uint64_t)> set,
+                   std::function<void()> switch_off = nullptr);
   Entry& push(const std::string& name, std::string type, std::string initial, std::string help);
   const Entry& entry_of(std::string_view name) const;
+  std::vector<std::string> names_by(std::string (*spell)(std::string_view)) const;
   void read_config();
   void set(Entry& entry, const std::vector<std::string>& words, const std::string& source);
 

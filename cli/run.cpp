@@ -29,6 +29,7 @@ using Clock = std::chrono::steady_clock;
 struct RunOptions {
   std::string prompt;
   std::string url;
+  std::string ca_file;
   std::string api_key;
   std::string system;
   bool raw = false;
@@ -73,7 +74,7 @@ class Answer {
 };
 
 Result ask_server(const RunOptions& options) {
-  const auto url = parse_url(options.url);
+  const auto url = parse_url(options.url, options.ca_file);
   if (!url) throw Failure(kUsage, fmt::format("--url {}: {}", options.url, url.error()));
   if (options.raw) throw Failure(kUsage, "--raw needs a model of its own, not --url");
   HttpClient client(*url, options.api_key);
@@ -204,6 +205,10 @@ Run add_run(CLI::App& app) {
   app.add_option("prompt", options->prompt, "What to answer; '-': read it from stdin");
   app.add_option("--url", options->url, "Ask this server; without it the model is loaded here")
       ->type_name("URL");
+  app.add_option("--ca-file", options->ca_file,
+                 "PEM certificates to trust for https; by default those of the system")
+      ->type_name("PATH")
+      ->envname("FLEXLLM_CA_FILE");
   app.add_option("--api-key", options->api_key, "API key of the server; better in the variable")
       ->type_name("KEY")
       ->envname("FLEXLLM_API_KEY");

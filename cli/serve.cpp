@@ -10,12 +10,14 @@
 #include <string>
 #include <vector>
 
+#include "cli/descriptor_limit.h"
 #include "cli/device.h"
 #include "cli/exit_code.h"
 #include "cli/model.h"
 #include "cli/option_table.h"
 #include "cli/signals.h"
 #include "cli/subcommand.h"
+#include "cli/systemd.h"
 #include "server/http/api_keys.h"
 #include "server/http/server.h"
 
@@ -28,6 +30,8 @@ struct ServeOptions {
   server::HttpOptions http;
   server::ServiceOptions service;
   std::filesystem::path api_key_file;
+  std::vector<std::string> api_keys;
+  std::vector<std::string> allowed_hosts;
   std::chrono::milliseconds drain_timeout{60000};
   std::string log_level = "info";
   OptionTable table;
@@ -41,11 +45,17 @@ void declare(ServeOptions& options) {
   table.group("Network");
   auto& http = options.http;
   table.add("host", http.host, "Address to listen on");
-  table.add("port", http.port, 0, 65535, "0: any free one");
+  table.add("port", http.port, 0, 65535, "0: any free one; off: no TCP, only --unix-socket");
+  table.add("tls-certificate", http.tls_certificate,
+            "PEM certificate with its chain; with --tls-key the port speaks HTTPS only");
+  table.add("tls-key", http.tls_key, "PEM key of the certificate, not encrypted");
+  table.add("unix-socket", http.unix_socket, "Also listen on a Unix domain socket at this path");
+  table.add_mode("unix-socket-mode", http.unix_socket_mode, "Who may connect to it");
   table.add("http-threads", http.threads, 1, 256, "Threads that read and write");
   table.add("max-connections", http.max_connections, 1, 1u << 20, "Further ones get 503");
   table.add("max-header-bytes", http.max_header_bytes, 1u << 10, 1u << 20, "Larger heads get 431");
   table.add("max-body-bytes", http.max_body_bytes, 1u << 10, 1u << 30, "Larger bodies get 413");
+  table.add("handshake-timeout", http.handshake_timeout, kShortestTime, "For TLS to be agreed on");
   table.add("idle-timeout", http.idle_timeout, kShortestTime,
             "For the next request to arrive on a connection");
   table.add("body-timeout", http.body_timeout, kShortestTime, "For a body to arrive");
@@ -57,8 +67,12 @@ void declare(ServeOptions& options) {
   table.group("Access");
   auto& service = options.service;
   table.add("api-key-file", options.api_key_file, "File with one API key a line");
-  table.add("api-key", service.api_keys,
+  table.add("api-key", options.api_keys,
             "API keys; others can see a command line, so use the variable or a file");
+  table.add(
+      "allowed-host", options.allowed_hosts,
+      "Host headers to take besides localhost and loopback addresses, where the server listens "
+      "on loopback without a key");
   table.add("cors-origin", service.cors_origins,
             "Origins of web pages that may call, or '*'; empty: none");
 
@@ -68,6 +82,8 @@ void declare(ServeOptions& options) {
   table.add("max-choices", service.max_choices, 1, 1u << 16, "Prompts times n of one request");
   table.add("drain-timeout", options.drain_timeout, std::chrono::milliseconds(0),
             "For running requests to end after the first SIGTERM; 0: they are ended at once");
+  table.add("access-log", http.access_log,
+            "JSON lines, one for each answer, in this file; '-': on stderr; SIGHUP opens it anew");
   table.add("log-level", options.log_level, "debug, info, warn, error or off");
 }
 
@@ -81,27 +97,78 @@ void set_up_log(const std::string& level) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
 }
 
+// Those given directly, and those of the file as it is now.
+tl::expected<std::vector<std::string>, std::string> read_keys(const ServeOptions& options) {
+  std::vector<std::string> keys = options.api_keys;
+  if (options.api_key_file.empty()) return keys;
+  auto read = server::ApiKeys::read(options.api_key_file);
+  if (!read) return tl::unexpected(read.error());
+  keys.insert(keys.end(), read->begin(), read->end());
+  return keys;
+}
+
 // Whoever says anything about keys wants some: a setting that comes to none, such as a variable
 // that a script left empty, must not open the server to everybody.
-void read_keys(ServeOptions& options) {
-  std::vector<std::string>& keys = options.service.api_keys;
-  if (options.table.given("api-key") && keys.empty()) {
+void set_access(ServeOptions& options) {
+  if (options.table.given("api-key") && options.api_keys.empty()) {
     throw Failure(kUsage, "--api-key (FLEXLLM_API_KEY) is given and holds no key");
   }
-  if (options.table.given("api-key-file")) {
-    if (options.api_key_file.empty()) {
-      throw Failure(kUsage, "--api-key-file (FLEXLLM_API_KEY_FILE) is given and names no file");
-    }
-    const auto read = server::ApiKeys::read(options.api_key_file);
-    if (!read) throw Failure(kUsage, read.error());
-    keys.insert(keys.end(), read->begin(), read->end());
+  if (options.table.given("api-key-file") && options.api_key_file.empty()) {
+    throw Failure(kUsage, "--api-key-file (FLEXLLM_API_KEY_FILE) is given and names no file");
   }
+  auto keys = read_keys(options);
+  if (!keys) throw Failure(kUsage, keys.error());
+  options.service.api_keys = std::move(*keys);
   boost::system::error_code error;
   const auto address = boost::asio::ip::make_address(options.http.host, error);
-  if (keys.empty() && !error && !address.is_loopback()) {
+  if (!options.http.port || error || !options.service.api_keys.empty()) return;
+  if (address.is_loopback()) {
+    options.service.allowed_hosts = options.allowed_hosts;
+  } else {
     spdlog::warn("listening on {} without an API key: whoever reaches it may use the model",
                  options.http.host);
   }
+}
+
+// What SIGHUP asks for. What is not sound stays as it was.
+void reload(const ServeOptions& options, server::Service& service, server::HttpServer& http) {
+  std::vector<std::string> failures;
+  if (const auto keys = read_keys(options)) {
+    service.set_api_keys(*keys);
+  } else {
+    failures.push_back(keys.error());
+  }
+  for (const auto& done : {http.reload_tls(), http.reopen_access_log()}) {
+    if (!done) failures.push_back(done.error());
+  }
+  for (const auto& failure : failures) spdlog::error("SIGHUP: {}; it stays as it was", failure);
+  if (failures.empty()) spdlog::info("SIGHUP: API keys, certificate and access log are read anew");
+}
+
+void check_network(const server::HttpOptions& http) {
+  if (http.tls_certificate.empty() != http.tls_key.empty()) {
+    throw Failure(kUsage, "--tls-certificate and --tls-key go together");
+  }
+  if (!http.port && http.unix_socket.empty()) {
+    throw Failure(kUsage, "--port off needs --unix-socket");
+  }
+  if (!http.port && !http.tls_key.empty()) {
+    throw Failure(kUsage, "--port off and --tls-key exclude each other");
+  }
+}
+
+// Where it can be reached, for people.
+std::string addresses_of(const server::HttpOptions& http, uint16_t port) {
+  std::string places;
+  if (http.port) {
+    const bool ipv6 = http.host.find(':') != std::string::npos;
+    places = fmt::format("{}://{}{}{}:{}/v1", http.tls_key.empty() ? "http" : "https",
+                         ipv6 ? "[" : "", http.host, ipv6 ? "]" : "", port);
+  }
+  if (!http.unix_socket.empty()) {
+    places += (places.empty() ? "unix:" : " and unix:") + http.unix_socket.string();
+  }
+  return places;
 }
 
 int serve(ServeOptions& options) {
@@ -112,14 +179,19 @@ int serve(ServeOptions& options) {
   options.table.resolve();
   set_up_log(options.log_level);
   if (options.model.model.empty()) throw Failure(kUsage, "--model is required");
-  read_keys(options);
+  check_network(options.http);
+  set_access(options);
   options.service.version = FLEXLLM_VERSION;
   const host::EngineOptions engine = choose_device(options.model);
 
-  StopSignals signals;
+  for (const auto& doubt : options.table.doubtful_variables()) spdlog::warn("{}", doubt);
+  raise_descriptor_limit();
+
+  ServerSignals signals;
   auto service = std::make_shared<server::Service>(options.service);
   auto http = server::HttpServer::start(options.http, service);
   if (!http) throw Failure(kNetwork, http.error());
+  Systemd systemd;
   LoadedModel loaded = load_model(options.model, engine);
   const std::string name = loaded.served.name;
   loaded.served.emulated = on_emulated_card();
@@ -128,10 +200,19 @@ int serve(ServeOptions& options) {
   }
   service->serve(std::move(loaded.served), std::move(loaded.backend), options.scheduler);
   signals.expect();
-  const bool ipv6 = options.http.host.find(':') != std::string::npos;
-  fmt::print(stderr, "serving {} at http://{}{}{}:{}/v1 (Ctrl-C ends it)\n", name, ipv6 ? "[" : "",
-             options.http.host, ipv6 ? "]" : "", (*http)->port());
+  const std::string status =
+      fmt::format("serving {} at {}", name, addresses_of(options.http, (*http)->port()));
+  fmt::print(stderr, "{} (Ctrl-C ends it)\n", status);
+  signals.on_hangup([&] {
+    systemd.reloading();
+    reload(options, *service, **http);
+    systemd.ready(status);
+  });
+  systemd.keep_watch([&](std::chrono::milliseconds limit) { return (*http)->responds(limit); });
+  systemd.ready(status);
   signals.wait();
+  signals.on_hangup(nullptr);
+  systemd.stopping();
   fmt::print(stderr, "stopping when running requests have ended; again to stop now\n");
   service->drain(options.drain_timeout);
   (*http)->finish(options.http.write_timeout);

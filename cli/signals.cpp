@@ -7,24 +7,29 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <iterator>
 #include <system_error>
+#include <utility>
 
 #include "cli/exit_code.h"
 
 namespace flexllm::cli {
 namespace {
 
-constexpr int kSignals[] = {SIGINT, SIGTERM};
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 constexpr int kMomentMs = 100;
 
-std::atomic<int> arrivals{-1};  // an eventfd that counts them
+// Eventfds that count them.
+std::atomic<int> stops{-1};
+std::atomic<int> hangups{-1};
 
 // A library's thread that began before main() has the signals unblocked, so one may end there: it
 // must find a handler, not the default action.
-void count_arrival(int) {
+void count_arrival(int signal) {
   const int error = errno;
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(arrivals, &one, sizeof one);
+  [[maybe_unused]] const ssize_t written =
+      write(signal == SIGHUP ? hangups : stops, &one, sizeof one);
   errno = error;
 }
 
@@ -37,9 +42,11 @@ void set_blocked(int how) {
 
 }  // namespace
 
-StopSignals::StopSignals() {
-  arrivals = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (arrivals < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+ServerSignals::ServerSignals() {
+  for (auto* counter : {&stops, &hangups}) {
+    *counter = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (*counter < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+  }
   set_blocked(SIG_BLOCK);  // also in the threads to come, whose system calls are not interrupted
   struct sigaction action = {};
   action.sa_handler = count_arrival;
@@ -48,30 +55,42 @@ StopSignals::StopSignals() {
   thread_ = std::thread([this] { watch(); });
 }
 
-StopSignals::~StopSignals() {
+ServerSignals::~ServerSignals() {
   over_ = true;
   thread_.join();
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
   for (const int signal : kSignals) sigaction(signal, &action, nullptr);
-  close(arrivals.exchange(-1));
+  close(stops.exchange(-1));
+  close(hangups.exchange(-1));
 }
 
-void StopSignals::watch() {
+void ServerSignals::watch() {
   set_blocked(SIG_UNBLOCK);
-  pollfd waiting{.fd = arrivals, .events = POLLIN, .revents = 0};
+  pollfd waiting[] = {{.fd = stops, .events = POLLIN, .revents = 0},
+                      {.fd = hangups, .events = POLLIN, .revents = 0}};
   while (!over_) {
     uint64_t count = 0;
-    if (poll(&waiting, 1, kMomentMs) <= 0) continue;
-    if (read(waiting.fd, &count, sizeof count) != sizeof count) continue;
-    const std::lock_guard lock(mutex_);
-    if (came_ || count > 1 || !expected_) _exit(kInterrupted);
-    came_ = true;
-    changed_.notify_all();
+    if (poll(waiting, std::size(waiting), kMomentMs) <= 0) continue;
+    if (read(stops, &count, sizeof count) == sizeof count) {
+      const std::lock_guard lock(mutex_);
+      if (came_ || count > 1 || !expected_) _exit(kInterrupted);
+      came_ = true;
+      changed_.notify_all();
+    }
+    if (read(hangups, &count, sizeof count) == sizeof count) {
+      const std::lock_guard lock(mutex_);
+      if (reload_) reload_();
+    }
   }
 }
 
-void StopSignals::wait() {
+void ServerSignals::on_hangup(std::function<void()> reload) {
+  const std::lock_guard lock(mutex_);
+  reload_ = std::move(reload);
+}
+
+void ServerSignals::wait() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return came_; });
 }

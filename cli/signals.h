@@ -1,23 +1,26 @@
-// SIGINT and SIGTERM for a server: the first one asks it to stop, a second one ends it at once.
-// Made by the main thread before there are others.
+// Signals for a server. SIGINT and SIGTERM: the first one asks it to stop, a second one ends it at
+// once. SIGHUP asks it to read its files again. Made by the main thread before there are others.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <thread>
 
 namespace flexllm::cli {
 
-class StopSignals {
+class ServerSignals {
  public:
-  StopSignals();
-  ~StopSignals();
-  StopSignals(const StopSignals&) = delete;
-  StopSignals& operator=(const StopSignals&) = delete;
+  ServerSignals();
+  ~ServerSignals();
+  ServerSignals(const ServerSignals&) = delete;
+  ServerSignals& operator=(const ServerSignals&) = delete;
 
   // Until this is called already the first signal ends the program at once.
   void expect() { expected_ = true; }
+  // Called at each SIGHUP from a thread of this object's; until this is set SIGHUP does nothing.
+  void on_hangup(std::function<void()> reload);
   // Until the first signal.
   void wait();
 
@@ -29,6 +32,7 @@ class StopSignals {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool came_ = false;
+  std::function<void()> reload_;
   std::thread thread_;
 };
 

@@ -1,6 +1,7 @@
 #include "cli/bench/connection.h"
 
 #include <array>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/http/buffer_body.hpp>
@@ -44,7 +45,7 @@ struct ConnectionPool::Request {
 };
 
 ConnectionPool::ConnectionPool(asio::any_io_executor executor, const ServerUrl& url,
-                               std::string api_key, std::vector<asio::ip::tcp::endpoint> places)
+                               std::string api_key, std::vector<cli::Endpoint> places)
     : executor_(std::move(executor)),
       url_(url),
       authorization_(api_key.empty() ? "" : "Bearer " + api_key),
@@ -52,16 +53,14 @@ ConnectionPool::ConnectionPool(asio::any_io_executor executor, const ServerUrl& 
 
 void ConnectionPool::close_all() {
   closed_ = true;
-  for (Connection* connection : busy_) connection->stream.close();
+  for (Connection* connection : busy_) connection->stream.socket().close();
 }
 
 asio::awaitable<void> ConnectionPool::exchange(std::string path, std::string body,
                                                Clock::time_point begin, Clock::time_point deadline,
                                                AnswerReader& reader) {
   Request request{{http::verb::post, url_.base + path, 11}, begin, deadline};
-  const bool ipv6 = url_.host.find(':') != std::string::npos;
-  request.message.set(http::field::host,
-                      (ipv6 ? "[" + url_.host + "]" : url_.host) + ":" + url_.port);
+  request.message.set(http::field::host, url_.authority());
   request.message.set(http::field::content_type, "application/json");
   request.message.set(http::field::accept, "text/event-stream");
   if (!authorization_.empty()) request.message.set(http::field::authorization, authorization_);
@@ -81,7 +80,7 @@ asio::awaitable<void> ConnectionPool::exchange(std::string path, std::string bod
     busy_.insert(connection.get());
     step = co_await attempt(*connection, reused, request, reader);
     busy_.erase(connection.get());
-    if (connection->stream.socket().is_open()) idle_.push_back(std::move(connection));
+    if (connection->stream.socket().socket().is_open()) idle_.push_back(std::move(connection));
   }
 }
 
@@ -90,25 +89,32 @@ asio::awaitable<void> ConnectionPool::exchange(std::string path, std::string bod
 asio::awaitable<ConnectionPool::Step> ConnectionPool::attempt(Connection& connection, bool reused,
                                                               const Request& request,
                                                               AnswerReader& reader) {
-  beast::tcp_stream& stream = connection.stream;
+  auto& stream = connection.stream;
+  LimitedSocket& socket = stream.socket();
   beast::flat_buffer& buffer = connection.buffer;
   error_code error;
   const auto failed = [&](const char* kind, const std::string& message) {
-    stream.close();
+    socket.close();
     const bool late = error == beast::error::timeout;
     reader.fail(late ? "timeout" : kind, late ? "no end of the answer in time" : message,
                 seconds_since(request.begin));
     return Step::ended;
   };
-  stream.expires_at(request.deadline);
+  socket.expires_at(request.deadline);
   if (!reused) {
-    co_await stream.async_connect(places_, into(error));
+    co_await socket.async_connect(places_, into(error));
     if (error) co_return failed("connect", error.message());
-    stream.socket().set_option(asio::ip::tcp::no_delay(true), error);
+    socket.socket().set_option(asio::ip::tcp::no_delay(true), error);  // a Unix socket has none
+    if (url_.tls) {
+      auto& tls = stream.use_tls(*url_.tls);
+      expect_server(tls.native_handle(), url_);
+      co_await tls.async_handshake(asio::ssl::stream_base::client, into(error));
+      if (error) co_return failed("connect", handshake_failure(tls.native_handle(), error));
+    }
   }
   co_await http::async_write(stream, request.message, into(error));
   if (error && reused && error != beast::error::timeout) {
-    stream.close();
+    socket.close();
     co_return Step::stale;
   }
   // A server that has refused already may have stopped reading; its answer is worth having.
@@ -121,7 +127,7 @@ asio::awaitable<ConnectionPool::Step> ConnectionPool::attempt(Connection& connec
   }
   if (error) {
     if (reused && !parser.got_some() && error != beast::error::timeout) {
-      stream.close();
+      socket.close();
       co_return Step::stale;
     }
     if (is_malformed(error)) co_return failed("malformed", "not HTTP: " + error.message());
@@ -139,7 +145,7 @@ asio::awaitable<ConnectionPool::Step> ConnectionPool::attempt(Connection& connec
     const size_t got = bytes.size() - parser.get().body().size;
     if (got == 0 || !wanted) continue;
     wanted = reader.take({bytes.data(), got}, seconds_since(request.begin));
-    if (!wanted) stream.expires_after(kForTheEnd);
+    if (!wanted) socket.expires_after(kForTheEnd);
   }
   if (wanted && error == beast::error::timeout) co_return failed("timeout", "");
   if (wanted && is_malformed(error)) {
@@ -147,8 +153,8 @@ asio::awaitable<ConnectionPool::Step> ConnectionPool::attempt(Connection& connec
   }
   reader.finish(seconds_since(request.begin));
   const bool reusable = !error && written && parser.keep_alive() && buffer.size() == 0;
-  if (!reusable) stream.close();
-  stream.expires_never();
+  if (!reusable) socket.close();
+  socket.expires_never();
   co_return Step::ended;
 }
 

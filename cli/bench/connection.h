@@ -4,9 +4,9 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/beast/core/basic_stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <chrono>
 #include <memory>
 #include <set>
@@ -14,7 +14,8 @@
 #include <vector>
 
 #include "cli/bench/answer_reader.h"
-#include "cli/http_client.h"
+#include "cli/server_url.h"
+#include "server/http/stream.h"
 
 namespace flexllm::cli::bench {
 
@@ -23,7 +24,7 @@ using Clock = std::chrono::steady_clock;
 class ConnectionPool {
  public:
   ConnectionPool(boost::asio::any_io_executor executor, const ServerUrl& url, std::string api_key,
-                 std::vector<boost::asio::ip::tcp::endpoint> places);
+                 std::vector<cli::Endpoint> places);
 
   // Posts `body` and follows the answer into `reader`, which knows the end afterwards, unless
   // close_all() came first. Times are seconds since `begin`.
@@ -33,9 +34,11 @@ class ConnectionPool {
   void close_all();
 
  private:
+  using LimitedSocket = boost::beast::basic_stream<boost::asio::generic::stream_protocol>;
   struct Connection {
-    explicit Connection(const boost::asio::any_io_executor& executor) : stream(executor) {}
-    boost::beast::tcp_stream stream;
+    explicit Connection(const boost::asio::any_io_executor& executor)
+        : stream(LimitedSocket(executor)) {}
+    server::Stream<LimitedSocket> stream;
     boost::beast::flat_buffer buffer;
   };
   enum class Step { ended, stale };
@@ -47,7 +50,7 @@ class ConnectionPool {
   const boost::asio::any_io_executor executor_;
   const ServerUrl url_;
   const std::string authorization_;
-  const std::vector<boost::asio::ip::tcp::endpoint> places_;
+  const std::vector<cli::Endpoint> places_;
   std::vector<std::unique_ptr<Connection>> idle_;
   std::set<Connection*> busy_;
   bool closed_ = false;

@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -17,6 +15,7 @@
 #include <utility>
 
 #include "cli/bench/connection.h"
+#include "cli/descriptor_limit.h"
 #include "cli/exit_code.h"
 
 namespace flexllm::cli::bench {
@@ -30,25 +29,6 @@ double thread_cpu_seconds() {
   timespec now = {};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-// Each stream takes a file descriptor, and the limit of a shell is low.
-void raise_descriptor_limit() {
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-std::vector<asio::ip::tcp::endpoint> places_of(const ServerUrl& url, asio::io_context& io) {
-  error_code error;
-  asio::ip::tcp::resolver resolver(io);
-  std::vector<asio::ip::tcp::endpoint> places;
-  for (const auto& entry : resolver.resolve(url.host, url.port, error)) {
-    places.push_back(entry.endpoint());
-  }
-  if (error) throw Failure(kNetwork, url.host + ": " + error.message());
-  return places;
 }
 
 // The warm-up, or what is measured: begins requests until there are enough, and ends with the last.
@@ -165,7 +145,9 @@ Measurement measure(const LoadOptions& options, const Workload& workload,
                     const std::function<void(double)>& on_end) {
   raise_descriptor_limit();
   asio::io_context io(1);
-  ConnectionPool pool(io.get_executor(), options.url, options.api_key, places_of(options.url, io));
+  auto places = places_of(options.url, io.get_executor());
+  if (!places) throw Failure(kNetwork, places.error());
+  ConnectionPool pool(io.get_executor(), options.url, options.api_key, std::move(*places));
   Measurement out;
   Phase warm_up(io, pool, options, workload, true, nullptr);
   warm_up.run();

@@ -12,7 +12,7 @@
 
 #include "cli/bench/outcome.h"
 #include "cli/bench/workload.h"
-#include "cli/http_client.h"
+#include "cli/server_url.h"
 
 namespace flexllm::cli::bench {
 

@@ -21,7 +21,18 @@ TEST(Url, Parts) {
   EXPECT_EQ(ipv6->host, "::1");
   EXPECT_EQ(ipv6->port, "99");
   EXPECT_EQ(parse_url("http://[::1]")->port, "80");
-  for (const auto* bad : {"", "example.org", "https://x", "http://", "http://:80", "http://x:y"}) {
+  EXPECT_FALSE(plain->tls);
+  const auto https = parse_url("https://example.org/v1");
+  EXPECT_EQ(https->port, "443");
+  EXPECT_TRUE(https->tls);
+  const auto local = parse_url("unix:/run/x.sock");
+  EXPECT_EQ(local->unix_socket, "/run/x.sock");
+  EXPECT_EQ(local->authority(), "localhost");
+  EXPECT_EQ(ipv6->authority(), "[::1]:99");
+  EXPECT_EQ(parse_url("https://x", "/nonexistent").error(),
+            "/nonexistent: holds no certificate to trust");
+  for (const auto* bad : {"", "example.org", "ftp://x", "http://", "https://:80", "http://x:y",
+                          "http://x:", "unix:"}) {
     EXPECT_FALSE(parse_url(bad)) << bad;
   }
 }
@@ -44,7 +55,7 @@ TEST(SseReader, AnyCutGivesTheSameEvents) {
 }
 
 TEST(HttpClient, SaysWhenNobodyListens) {
-  HttpClient client({"127.0.0.1", "1", ""}, "");
+  HttpClient client(*parse_url("http://127.0.0.1:1"), "");
   const auto answer = client.get("/v1/models");
   ASSERT_FALSE(answer);
   EXPECT_EQ(answer.error().kind, ClientError::Kind::unreachable);

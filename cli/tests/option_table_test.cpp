@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "cli/exit_code.h"
+#include "cli/nearest.h"
 
 namespace flexllm::cli {
 namespace {
@@ -20,6 +21,8 @@ struct Options {
   std::chrono::milliseconds pause{1500};
   std::chrono::milliseconds limit{0};
   uint16_t port = 8080;
+  std::optional<uint16_t> other_port = 99;
+  uint32_t mode = 0600;
   std::optional<float> share;
   OptionTable table;
   CLI::App app;
@@ -34,6 +37,8 @@ struct Options {
     table.add("pause", pause, std::chrono::milliseconds(100), "A time");
     table.add("limit", limit, std::chrono::milliseconds(0), "A time; 0: none");
     table.add("port", port, 1, 65535, "A number");
+    table.add("other-port", other_port, 0, 65535, "A number, or off");
+    table.add_mode("mode", mode, "A mode");
     table.add("share", share, 0, 2, "A fraction");
     table.attach(app);
   }
@@ -106,6 +111,23 @@ TEST_F(Table, DefaultsFlagsEnvironmentAndFileInTheirOrder) {
   }
 }
 
+TEST_F(Table, WhatCanBeOffAndModes) {
+  Options none;
+  none.parse({"--other-port", "off", "--mode", "0660"});
+  EXPECT_FALSE(none.other_port);
+  EXPECT_EQ(none.mode, 0660u);
+  Options some;
+  some.parse({"--other-port", "0", "--mode", "666"});
+  EXPECT_EQ(some.other_port, 0);
+  EXPECT_EQ(some.mode, 0666u);
+  EXPECT_NE(some.table.markdown().find("`mode` | `600` |"), std::string::npos);
+  EXPECT_NE(some.table.markdown().find("`other_port` | `99` |"), std::string::npos);
+  for (const char* bad : {"", "8", "-1", "1000", "6x"}) {
+    Options options;
+    EXPECT_THROW(options.parse({"--mode", bad}), Failure) << bad;
+  }
+}
+
 TEST_F(Table, TimesHaveALeastAndAreNotRoundedToNothing) {
   Options options;
   options.parse({"--pause", "0.1", "--limit", "0.0001"});
@@ -165,8 +187,11 @@ TEST_F(Table, BadValuesNameTheOptionAndItsSource) {
   for (const char* bad : {"soon", "nan", "0", "0.09"}) {
     EXPECT_EQ(message({"--pause", bad}), "--pause must be a number of seconds, at least 0.1");
   }
+  EXPECT_EQ(message({"--other-port", "on"}),
+            "--other-port must be an integer between 0 and 65535, or off");
   const std::string unknown = config(R"({"prot":1})");
-  EXPECT_EQ(message({"--config", unknown}), unknown + ": there is no option \"prot\"");
+  EXPECT_EQ(message({"--config", unknown}),
+            unknown + ": there is no option \"prot\" (did you mean port?)");
   const std::string bad = config(R"({"port":"many"})");
   EXPECT_EQ(message({"--config", bad}), bad + ": \"port\" must be an integer between 1 and 65535");
   const std::string null = config(R"({"some_name":null})");
@@ -174,6 +199,25 @@ TEST_F(Table, BadValuesNameTheOptionAndItsSource) {
   EXPECT_EQ(message({"--config", "/nonexistent"}), "/nonexistent: cannot be read");
   ::setenv("FLEXLLM_PORT", "99999", 1);
   EXPECT_EQ(message({}), "FLEXLLM_PORT must be an integer between 1 and 65535");
+}
+
+TEST_F(Table, MistypedNamesAreRecognised) {
+  const std::vector<std::string> names = {"--model", "--max-queue", "--port", "--part"};
+  EXPECT_EQ(nearest("--modle", names), "--model");
+  EXPECT_EQ(nearest("--max-que", names), "--max-queue");
+  EXPECT_EQ(nearest("--pxrt", names), "") << "two are as near";
+  EXPECT_EQ(nearest("--frobnicate", names), "");
+  EXPECT_EQ(nearest(std::string(1000, 'x'), names), "");
+  Options options;
+  ::setenv("FLEXLLM_SOME_NMAE", "x", 1);
+  ::setenv("FLEXLLM_SOMETHING_ELSE", "x", 1);
+  options.parse({});
+  const auto doubts = options.table.doubtful_variables();
+  ::unsetenv("FLEXLLM_SOME_NMAE");
+  ::unsetenv("FLEXLLM_SOMETHING_ELSE");
+  EXPECT_EQ(doubts,
+            std::vector<std::string>{
+                "FLEXLLM_SOME_NMAE is not a variable of this program; FLEXLLM_SOME_NAME is"});
 }
 
 TEST_F(Table, HelpAndReferenceHaveEveryOption) {

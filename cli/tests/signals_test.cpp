@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
 
 #include "cli/exit_code.h"
@@ -23,11 +24,11 @@ pthread_t early_thread() {
   return handle;
 }
 
-TEST(StopSignals, ASignalInAnEarlyThreadAsksToStop) {
+TEST(ServerSignals, ASignalInAnEarlyThreadAsksToStop) {
   EXPECT_EXIT(
       {
         const pthread_t early = early_thread();
-        StopSignals signals;
+        ServerSignals signals;
         signals.expect();
         pthread_kill(early, SIGTERM);
         signals.wait();
@@ -36,10 +37,10 @@ TEST(StopSignals, ASignalInAnEarlyThreadAsksToStop) {
       testing::ExitedWithCode(kOk), "");
 }
 
-TEST(StopSignals, TheSecondOneEndsTheProgram) {
+TEST(ServerSignals, TheSecondOneEndsTheProgram) {
   EXPECT_EXIT(
       {
-        StopSignals signals;
+        ServerSignals signals;
         signals.expect();
         kill(getpid(), SIGTERM);
         signals.wait();
@@ -49,14 +50,34 @@ TEST(StopSignals, TheSecondOneEndsTheProgram) {
       testing::ExitedWithCode(kInterrupted), "");
 }
 
-TEST(StopSignals, OneThatIsNotExpectedEndsTheProgram) {
+TEST(ServerSignals, OneThatIsNotExpectedEndsTheProgram) {
   EXPECT_EXIT(
       {
-        StopSignals signals;
+        ServerSignals signals;
         kill(getpid(), SIGTERM);
         while (true) pause();
       },
       testing::ExitedWithCode(kInterrupted), "");
+}
+
+TEST(ServerSignals, AHangupReloadsAndStopsNothing) {
+  EXPECT_EXIT(
+      {
+        ServerSignals signals;
+        signals.expect();
+        std::atomic<int> reloads{0};
+        kill(getpid(), SIGHUP);  // nobody wants it yet
+        usleep(300000);
+        signals.on_hangup([&] { ++reloads; });
+        while (reloads < 3) {
+          kill(getpid(), SIGHUP);
+          usleep(1000);
+        }
+        kill(getpid(), SIGTERM);
+        signals.wait();
+        _exit(kOk);
+      },
+      testing::ExitedWithCode(kOk), "");
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ PendingReply::Progress GenerationReply::poll() {
       }
     } else if (const auto* finished = std::get_if<Finished>(&event)) {
       progress.done = true;
+      tokens_ = {finished->usage.prompt_tokens, finished->usage.completion_tokens};
       if (stream_) {
         progress.events += writer_.events(finished->usage);
       } else {

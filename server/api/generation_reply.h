@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "server/api/openai_response.h"
 #include "server/http/types.h"
@@ -21,12 +22,14 @@ class GenerationReply final : public PendingReply {
   void on_ready(std::function<void()> wake) override { results_->on_ready(std::move(wake)); }
   Progress poll() override;
   std::string keep_alive() override;
+  std::optional<TokenCounts> tokens() const override { return tokens_; }
 
  private:
   const std::shared_ptr<ResultQueue> results_;
   ResponseWriter writer_;
   const bool stream_;
   bool begun_ = false;  // the stream's status line is out
+  std::optional<TokenCounts> tokens_;
 };
 
 }  // namespace flexllm::server

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -55,7 +56,7 @@ bool same_origin(std::string_view origin, std::string_view host) {
 }
 
 // Errors of HTTP itself.
-HttpReply plain_error(unsigned status, const std::string& message) {
+HttpReply plain_error(unsigned status, const std::string& message, const char* code = nullptr) {
   ApiError error = invalid_request("", message, "");
   error.status = status;
   switch (status) {
@@ -77,6 +78,7 @@ HttpReply plain_error(unsigned status, const std::string& message) {
     default:
       break;
   }
+  if (code != nullptr) error.code = code;
   return reply_of(error);
 }
 
@@ -109,7 +111,7 @@ const std::vector<Service::Route>& Service::routes() {
 
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
-      keys_(options_.api_keys),
+      keys_(std::make_shared<const ApiKeys>(options_.api_keys)),
       metrics_(std::make_shared<Metrics>()) {}
 
 void Service::serve(ServedModel model, std::unique_ptr<Backend> backend,
@@ -119,6 +121,9 @@ void Service::serve(ServedModel model, std::unique_ptr<Backend> backend,
                     .vocab = std::min(model.text->vocab_size(), backend->limits().vocab),
                     .max_choices = options_.max_choices};
   loaded->created = unix_time();
+  for (uint32_t token = 0; token < model.text->vocab_size(); ++token) {
+    loaded->longest_token = std::max(loaded->longest_token, model.text->token_name(token).size());
+  }
   loaded->grammars = std::make_unique<grammar::GrammarCache>(
       std::make_shared<const grammar::TokenTrie>(*model.text, loaded->limits.vocab));
   loaded->scheduler =
@@ -150,7 +155,7 @@ tl::expected<const Service::Route*, HttpReply> Service::find_route(const HttpReq
   return tl::unexpected(std::move(reply));
 }
 
-std::optional<HttpReply> Service::refuse(const HttpRequest& head) {
+std::optional<HttpReply> Service::refuse(HttpRequest& head) {
   const bool page_allowed = allows_origin(head.origin);
   if (head.method == "OPTIONS" && page_allowed) {
     const std::string& wanted = head.requested_headers;
@@ -164,12 +169,18 @@ std::optional<HttpReply> Service::refuse(const HttpRequest& head) {
   }
   const auto route = find_route(head);
   const bool open = route && (*route)->open;
+  if (!open && !allows_host(head)) {
+    return plain_error(403, "The server does not go by this name; see --allowed-host.",
+                       "host_not_allowed");
+  }
   // Browsers send simple requests without a preflight, also to loopback: not showing the page the
   // answer is not enough, it must not be computed.
   if (!open && !allows_page(head)) {
     return plain_error(403, "Web pages of this origin may not call; see --cors-origin.");
   }
-  if (!open && keys_.required() && !keys_.allows(head.authorization)) {
+  const auto keys = keys_.load();
+  head.key = keys->find(head.authorization);
+  if (!open && keys->required() && head.key == 0) {
     return plain_error(401, "A valid API key is required: 'Authorization: Bearer KEY'.");
   }
   if (!route) return route.error();
@@ -202,6 +213,27 @@ bool Service::allows_origin(const std::string& origin) const {
 
 bool Service::allows_page(const HttpRequest& head) const {
   return head.origin.empty() || same_origin(head.origin, head.host) || allows_origin(head.origin);
+}
+
+// A page whose name an attacker made to resolve to this machine ("DNS rebinding") has the server's
+// own origin, but not its name.
+bool Service::allows_host(const HttpRequest& head) const {
+  if (!options_.allowed_hosts || head.local || head.host.empty()) return true;
+  std::string name = head.host.substr(0, head.host.find(':', head.host.rfind(']') + 1));
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const auto& allowed = *options_.allowed_hosts;
+  boost::system::error_code not_an_address;
+  const auto address = boost::asio::ip::make_address(
+      name.starts_with('[') && name.ends_with(']') ? name.substr(1, name.size() - 2) : name,
+      not_an_address);
+  return (!not_an_address && address.is_loopback()) || name == "localhost" ||
+         name.ends_with(".localhost") ||
+         std::find(allowed.begin(), allowed.end(), name) != allowed.end();
+}
+
+void Service::set_api_keys(const std::vector<std::string>& keys) {
+  keys_ = std::make_shared<const ApiKeys>(keys);
 }
 
 std::vector<std::pair<std::string, std::string>> Service::common_headers(
@@ -243,7 +275,7 @@ Answer Service::metrics(const HttpRequest&, const Loaded*) {
 
 Answer Service::openapi(const HttpRequest&, const Loaded* loaded) {
   const RequestLimits unknown{.defaults = {}, .vocab = 0, .max_choices = options_.max_choices};
-  return ok(openapi::document(loaded ? loaded->limits : unknown, keys_.required()));
+  return ok(openapi::document(loaded ? loaded->limits : unknown, keys_.load()->required()));
 }
 
 Answer Service::models(const HttpRequest&, const Loaded* loaded) {

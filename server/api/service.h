@@ -25,7 +25,9 @@ namespace flexllm::server {
 
 struct ServiceOptions {
   std::string version;
-  std::vector<std::string> api_keys;                  // empty: no key is asked for
+  std::vector<std::string> api_keys;  // empty: no key is asked for
+  // Names that the Host header may have besides those of loopback; absent: any name.
+  std::optional<std::vector<std::string>> allowed_hosts;
   std::vector<std::string> cors_origins;              // pages that may call; "*": all; empty: none
   std::chrono::milliseconds request_timeout{600000};  // of one request, queue included; 0: none
   uint32_t max_choices = 128;                         // prompts times n of one request
@@ -49,7 +51,10 @@ class Service final : public HttpHandler {
   // Refuses new work; returns when what runs has ended, after `limit` at the latest.
   void drain(std::chrono::milliseconds limit);
 
-  std::optional<HttpReply> refuse(const HttpRequest& head) override;
+  // From now on these are asked for.
+  void set_api_keys(const std::vector<std::string>& keys);
+
+  std::optional<HttpReply> refuse(HttpRequest& head) override;
   Answer handle(HttpRequest request) override;
   std::vector<std::pair<std::string, std::string>> common_headers(
       const HttpRequest& request) override;
@@ -60,6 +65,7 @@ class Service final : public HttpHandler {
     ServedModel model;
     RequestLimits limits;
     int64_t created = 0;
+    size_t longest_token = 1;  // bytes
     std::unique_ptr<grammar::GrammarCache> grammars;
     std::unique_ptr<Scheduler> scheduler;
   };
@@ -91,13 +97,17 @@ class Service final : public HttpHandler {
   Answer completions(const HttpRequest& request, const Loaded* loaded);
   Answer generate(const HttpRequest& request, const Loaded& loaded, ApiRequest api);
 
+  // Of a text with so many bytes that it has more tokens than the context, whatever they are:
+  // counting them would take seconds.
+  static std::optional<ApiError> too_long(size_t bytes, const Loaded& loaded);
   static nlohmann::ordered_json describe(const Loaded& loaded);
   bool allows_origin(const std::string& origin) const;
   // Whether the page that asks, if it is one, may.
   bool allows_page(const HttpRequest& head) const;
+  bool allows_host(const HttpRequest& head) const;
 
   const ServiceOptions options_;
-  const ApiKeys keys_;
+  std::atomic<std::shared_ptr<const ApiKeys>> keys_;
   const std::shared_ptr<Metrics> metrics_;
   std::atomic<std::shared_ptr<Loaded>> loaded_;
   std::atomic<bool> draining_{false};

@@ -67,12 +67,20 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
     if (const auto& problem = model.text->chat_problem(); !problem.empty()) {
       return reply_of(not_supported("messages", problem));
     }
+    size_t bytes = 0;
+    for (const auto& message : api.messages) bytes += message.content.size();
+    if (auto error = too_long(bytes, loaded)) {
+      error->param = "messages";
+      return reply_of(*error);
+    }
     auto prompt = model.text->chat_prompt(api.messages, true);
     if (!prompt) return reply_of(invalid_request("messages", prompt.error(), "invalid_messages"));
     generation.prompts.push_back(std::move(prompt->tokens));
   } else {
     for (auto& input : api.prompts) {
       auto* ids = std::get_if<std::vector<uint32_t>>(&input);
+      const auto error = ids ? std::nullopt : too_long(std::get<std::string>(input).size(), loaded);
+      if (error) return reply_of(*error);
       generation.prompts.push_back(ids ? std::move(*ids)
                                        : model.text->encode(std::get<std::string>(input), true));
     }
@@ -104,6 +112,15 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
                                            api.stream);
 }
 
+std::optional<ApiError> Service::too_long(size_t bytes, const Loaded& loaded) {
+  const size_t least_tokens = bytes / loaded.longest_token;
+  const uint32_t context = loaded.scheduler->context_length();
+  if (least_tokens <= context) return std::nullopt;
+  ApiError error = context_exceeded(least_tokens, context);
+  error.message += " Its tokens are not counted, but are at least so many.";
+  return error;
+}
+
 Answer Service::tokenize(const HttpRequest& request, const Loaded* loaded) {
   const auto body = parse_json(request.body);
   if (!body) return bad_json(body.error());
@@ -117,6 +134,7 @@ Answer Service::tokenize(const HttpRequest& request, const Loaded* loaded) {
   fields.read("add_special_tokens", add_special);
   if (const auto error = fields.finish()) return reply_of(*error);
   if (auto refused = wrong_model(asked, loaded->model.name)) return *refused;
+  if (const auto error = too_long(prompt.size(), *loaded)) return reply_of(*error);
   const auto tokens = loaded->model.text->encode(prompt, add_special);
   const Json reply = {{"tokens", tokens},
                       {"count", tokens.size()},

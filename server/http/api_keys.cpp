@@ -36,19 +36,20 @@ tl::expected<std::vector<std::string>, std::string> ApiKeys::read(
   return keys;
 }
 
-bool ApiKeys::allows(std::string_view authorization) const {
+uint32_t ApiKeys::find(std::string_view authorization) const {
   constexpr std::string_view kScheme = "bearer ";
-  if (authorization.size() < kScheme.size()) return false;
+  if (authorization.size() < kScheme.size()) return 0;
   for (size_t i = 0; i < kScheme.size(); ++i) {
-    if ((authorization[i] | 0x20) != (kScheme[i] | 0x20)) return false;
+    if ((authorization[i] | 0x20) != (kScheme[i] | 0x20)) return 0;
   }
   authorization.remove_prefix(kScheme.size());
   const auto given = digest(authorization);
-  unsigned found = 0;
-  for (const auto& key : digests_) {
-    found |= CRYPTO_memcmp(given.data(), key.data(), given.size()) == 0 ? 1u : 0u;
+  uint32_t found = 0;
+  for (uint32_t i = 0; i < digests_.size(); ++i) {
+    const bool same = CRYPTO_memcmp(given.data(), digests_[i].data(), given.size()) == 0;
+    found |= static_cast<uint32_t>(-static_cast<int32_t>(same)) & (i + 1);
   }
-  return found != 0;
+  return found;
 }
 
 }  // namespace flexllm::server

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -21,9 +22,9 @@ class ApiKeys {
       const std::filesystem::path& file);
 
   bool required() const { return !digests_.empty(); }
-  // Whether an Authorization header, "Bearer KEY", has one of the keys. Takes the same time for
-  // every key of a length: digests are compared, all of them, in constant time.
-  bool allows(std::string_view authorization) const;
+  // Which of the keys an Authorization header, "Bearer KEY", has, from 1; 0: none. Takes the same
+  // time for every key of a length: digests are compared, all of them, in constant time.
+  uint32_t find(std::string_view authorization) const;
 
  private:
   std::vector<std::array<unsigned char, 32>> digests_;  // SHA-256

@@ -8,6 +8,7 @@
 #include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -26,11 +27,18 @@ using boost::beast::iequals;
 using boost::system::error_code;
 
 constexpr size_t kReadAhead = 64 << 10;
+constexpr unsigned kClientLeft = 499;  // only in the log
 constexpr size_t kLongestId = 128;
+constexpr size_t kLargeBody = 8 << 10;                 // may take a millisecond and more to read
+constexpr std::chrono::milliseconds kForTheEnd{2000};  // from our last byte until we close
 
 auto into(error_code& error) { return asio::redirect_error(asio::use_awaitable, error); }
 
 std::string_view text(boost::beast::string_view view) { return {view.data(), view.size()}; }
+
+bool is_malformed(const error_code& error) {
+  return error.category() == http::make_error_code(http::error::bad_method).category();
+}
 
 std::string new_request_id() {
   std::array<unsigned char, 12> bytes{};
@@ -71,16 +79,19 @@ std::string percent_decoded(std::string_view path) {
 
 }  // namespace
 
-Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context,
-                       std::atomic<uint32_t>& count)
-    : socket_(std::move(socket)),
+Connection::Connection(Socket socket, const std::shared_ptr<asio::ssl::context>& tls,
+                       std::shared_ptr<ConnectionContext> context, std::atomic<uint32_t>& count)
+    : stream_(std::move(socket)),
+      socket_(stream_.socket()),
       context_(std::move(context)),
       count_(count),
       wake_(socket_.get_executor()),
       time_up_(socket_.get_executor()) {
   ++count_;
   error_code ignored;
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);  // a Unix socket has none
+  if (tls) stream_.use_tls(*tls);
+  local_ = socket_.local_endpoint(ignored).protocol().family() == AF_UNIX;
 }
 
 Connection::~Connection() { --count_; }
@@ -112,17 +123,25 @@ void Connection::close_now() {
   wake();
 }
 
+// Limits come and go with each write: the timer is only set anew for one that is earlier than what
+// it waits for; otherwise it finds the later one when it goes off.
 void Connection::limit_time(Milliseconds time) {
-  if (time.count() == 0) {
-    time_up_.expires_at(std::chrono::steady_clock::time_point::max());
-    return;
-  }
-  time_up_.expires_after(time);
+  limit_ = time.count() == 0 ? kNever : std::chrono::steady_clock::now() + time;
+  if (limit_ < time_up_set_) set_timer();
+}
+
+void Connection::set_timer() {
+  time_up_set_ = limit_;
+  time_up_.expires_at(limit_);
   time_up_.async_wait([weak = weak_from_this()](const error_code& error) {
     const auto self = weak.lock();
-    // The limit may have been moved after this call was queued.
-    if (error || !self || self->time_up_.expiry() > std::chrono::steady_clock::now()) return;
-    self->close_now();
+    if (error || !self) return;
+    self->time_up_set_ = kNever;
+    if (self->limit_ <= std::chrono::steady_clock::now()) {
+      self->close_now();
+    } else if (self->limit_ != kNever) {
+      self->set_timer();
+    }
   });
 }
 
@@ -142,8 +161,9 @@ asio::awaitable<bool> Connection::wait(Milliseconds time) {
 
 asio::awaitable<void> Connection::run() {
   try {
-    bool more = true;
+    bool more = co_await greet();
     while (more) more = co_await serve_one();
+    if (socket_.is_open()) co_await end_sending();
   } catch (const std::exception& failure) {
     spdlog::error("connection: {}", failure.what());
   }
@@ -152,12 +172,25 @@ asio::awaitable<void> Connection::run() {
   socket_.close(ignored);
 }
 
+asio::awaitable<bool> Connection::greet() {
+  auto* tls = stream_.tls();
+  if (tls == nullptr) co_return true;
+  error_code error;
+  limit_time(context_->options.handshake_timeout);
+  co_await tls->async_handshake(asio::ssl::stream_base::server, into(error));
+  if (!error) co_return true;
+  spdlog::debug("TLS handshake: {}", error.message());
+  if (socket_.is_open()) co_await linger();
+  co_return false;
+}
+
 asio::awaitable<void> Connection::refuse() {
   keep_alive_ = false;
-  co_await write_reply(context_->handler->error(503, "Too many connections."));
-  co_await linger();
-  error_code ignored;
-  socket_.close(ignored);
+  const bool greeted = co_await greet();
+  if (greeted) {
+    co_await write_reply(context_->handler->error(503, "Too many connections."));
+    co_await linger();
+  }
 }
 
 asio::awaitable<bool> Connection::serve_one() {
@@ -170,9 +203,10 @@ asio::awaitable<bool> Connection::serve_one() {
   head_ = {};
   head_.id = new_request_id();
   target_ = "-";
+  sent_ = 0;
   if (context_->finishing) co_return false;
   limit_time(options.idle_timeout);
-  co_await http::async_read_header(socket_, buffer_, parser, into(error));
+  co_await http::async_read_header(stream_, buffer_, parser, into(error));
   in_request_ = true;
   begun_ = std::chrono::steady_clock::now();
   if (error == http::error::header_limit) {
@@ -182,9 +216,7 @@ asio::awaitable<bool> Connection::serve_one() {
   if (error == http::error::end_of_stream || error == http::error::partial_message) {
     co_return false;
   }
-  if (error.category() == http::make_error_code(http::error::bad_method).category()) {
-    co_return co_await reject(400, "This is not HTTP/1.1.");
-  }
+  if (is_malformed(error)) co_return co_await reject(400, "This is not HTTP/1.1.");
   if (error) co_return false;
 
   read_head(parser);
@@ -203,17 +235,16 @@ asio::awaitable<bool> Connection::serve_one() {
       if (!written) co_return false;
       limit_time(options.body_timeout);
     }
-    co_await http::async_read(socket_, buffer_, parser, into(error));
+    co_await http::async_read(stream_, buffer_, parser, into(error));
     if (error == http::error::body_limit) co_return co_await reject(413, "The body is too large.");
-    if (error == http::error::partial_message || error == asio::error::operation_aborted) {
-      co_return false;
-    }
-    if (error) co_return co_await reject(400, "The body is malformed.");
+    if (error == http::error::partial_message) co_return false;
+    if (is_malformed(error)) co_return co_await reject(400, "The body is malformed.");
+    if (error) co_return false;
   }
   limit_time(Milliseconds(0));
   HttpRequest request = head_;
   request.body = std::move(parser.get().body());
-  Answer answer = context_->handler->handle(std::move(request));
+  Answer answer = co_await handle(std::move(request));
   bool open = false;
   if (auto* reply = std::get_if<HttpReply>(&answer)) {
     open = co_await write_reply(std::move(*reply));
@@ -221,6 +252,15 @@ asio::awaitable<bool> Connection::serve_one() {
     open = co_await follow(std::move(std::get<std::unique_ptr<PendingReply>>(answer)));
   }
   co_return open&& keep_alive_;
+}
+
+asio::awaitable<Answer> Connection::handle(HttpRequest request) {
+  if (request.body.size() < kLargeBody) co_return context_->handler->handle(std::move(request));
+  auto work = [](ConnectionContext& context, HttpRequest large) -> asio::awaitable<Answer> {
+    co_return context.handler->handle(std::move(large));
+  };
+  co_return co_await asio::co_spawn(context_->aside, work(*context_, std::move(request)),
+                                    asio::use_awaitable);
 }
 
 void Connection::read_head(const Parser& parser) {
@@ -235,6 +275,7 @@ void Connection::read_head(const Parser& parser) {
   head_.origin = text(message[http::field::origin]);
   head_.host = text(message[http::field::host]);
   head_.if_none_match = text(message[http::field::if_none_match]);
+  head_.local = local_;
   head_.requested_headers = text(message[http::field::access_control_request_headers]);
   const std::string_view id = text(message["x-request-id"]);
   if (is_sound_id(id)) head_.id = id;
@@ -263,11 +304,10 @@ asio::awaitable<bool> Connection::follow(std::unique_ptr<PendingReply> pending) 
   while (open) {
     PendingReply::Progress progress = pending->poll();
     if (peer_left_) {
-      log(499);
       open = false;
     } else if (progress.reply) {
       co_await stop_watching();
-      open = co_await write_reply(std::move(*progress.reply));
+      open = co_await write_reply(std::move(*progress.reply), pending->tokens());
       co_return open;
     } else if (!progress.events.empty()) {
       open = co_await write_events(std::move(progress.events), begun);
@@ -278,10 +318,11 @@ asio::awaitable<bool> Connection::follow(std::unique_ptr<PendingReply> pending) 
     std::string comment = pending->keep_alive();
     if (!comment.empty()) open = co_await write_events(std::move(comment), begun);
   }
+  const auto tokens = pending->tokens();
   pending.reset();
   co_await stop_watching();
   if (open && !http_1_0_) open = co_await write("0\r\n\r\n");
-  if (open) log(200);
+  log(open ? 200 : kClientLeft, tokens);
   co_return open && !http_1_0_;
 }
 
@@ -297,7 +338,7 @@ asio::awaitable<bool> Connection::write_events(std::string events, bool& begun) 
   co_return co_await write(std::move(bytes));
 }
 
-asio::awaitable<bool> Connection::write_reply(HttpReply reply) {
+asio::awaitable<bool> Connection::write_reply(HttpReply reply, std::optional<TokenCounts> tokens) {
   if (context_->finishing) keep_alive_ = false;
   std::string bytes = head_text(reply);
   const bool bodiless = reply.status == 204 || reply.status == 304;
@@ -305,7 +346,7 @@ asio::awaitable<bool> Connection::write_reply(HttpReply reply) {
   bytes += "\r\n";
   if (head_.method != "HEAD") bytes += reply.body;
   const bool written = co_await write(std::move(bytes));
-  log(reply.status);
+  log(reply.status, tokens);
   co_return written;
 }
 
@@ -325,28 +366,36 @@ std::string Connection::head_text(const HttpReply& reply) const {
 asio::awaitable<bool> Connection::write(std::string bytes) {
   error_code error;
   limit_time(context_->options.write_timeout);
-  co_await asio::async_write(socket_, asio::buffer(bytes), into(error));
+  sent_ += co_await asio::async_write(stream_, asio::buffer(bytes), into(error));
   limit_time(Milliseconds(0));
   co_return !error;
+}
+
+// Under TLS the other side must see that nothing was cut off.
+asio::awaitable<void> Connection::end_sending() {
+  error_code ignored;
+  limit_time(kForTheEnd);
+  if (auto* tls = stream_.tls()) co_await tls->async_shutdown(into(ignored));
+  socket_.shutdown(Socket::shutdown_send, ignored);
 }
 
 // Closing a socket with unread bytes would reset it and could take the answer away from the client:
 // say that we are done and swallow what still comes, within limits.
 asio::awaitable<void> Connection::linger() {
+  co_await end_sending();
   error_code error;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
-  limit_time(Milliseconds(2000));
   std::array<char, 16384> sink;
   size_t swallowed = 0;
   while (!error && swallowed < context_->options.max_body_bytes * 4) {
     swallowed += co_await socket_.async_read_some(asio::buffer(sink), into(error));
   }
+  socket_.close(error);
 }
 
 void Connection::watch() {
   watching_ = true;
   watch_ends_ = false;
-  socket_.async_read_some(buffer_.prepare(4096),
+  stream_.async_read_some(buffer_.prepare(4096),
                           [self = shared_from_this()](const error_code& error, size_t bytes) {
                             self->watching_ = false;
                             self->buffer_.commit(bytes);
@@ -367,10 +416,14 @@ asio::awaitable<void> Connection::stop_watching() {
   while (watching_) co_await wait(Milliseconds(1000));
 }
 
-void Connection::log(unsigned status) const {
+void Connection::log(unsigned status, std::optional<TokenCounts> tokens) const {
   const auto time = std::chrono::steady_clock::now() - begun_;
-  spdlog::info("{} {} {} {} {:.1f} ms", head_.id, head_.method, target_, status,
-               std::chrono::duration<double, std::milli>(time).count());
+  if (context_->access_log) {
+    context_->access_log->write({head_, target_, status, sent_, time, tokens});
+  } else {
+    spdlog::info("{} {} {} {} {:.1f} ms", head_.id, head_.method, target_, status,
+                 std::chrono::duration<double, std::milli>(time).count());
+  }
 }
 
 }  // namespace flexllm::server

@@ -2,6 +2,7 @@
 // is ready or still being made. No sockets here, so that both sides are tested without the other.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,6 +22,9 @@ struct HttpRequest {
   std::string host;               // that the client believes to speak to
   std::string if_none_match;      // ETags that the client has
   std::string requested_headers;  // of a preflight: what the page wants to send
+  bool local = false;             // came through a Unix socket
+  // Of the API key that it brought, by refuse(): its place in the list, from 1; 0: none.
+  uint32_t key = 0;
   std::string id;  // x-request-id: the client's if it sent a sound one, otherwise ours
   std::string body;
 };
@@ -30,6 +34,11 @@ struct HttpReply {
   std::string body;
   std::string content_type = "application/json";
   std::vector<std::pair<std::string, std::string>> headers;
+};
+
+struct TokenCounts {
+  uint64_t prompt = 0;
+  uint64_t completion = 0;
 };
 
 // An answer in the making. All members are called by one connection, one at a time; destroying it
@@ -51,6 +60,8 @@ class PendingReply {
   // Nothing has been ready for a while: a comment that keeps an event stream's connection alive and
   // begins it; empty if the answer is not a stream.
   virtual std::string keep_alive() = 0;
+  // What was counted, once poll() has said that all is done; for the log.
+  virtual std::optional<TokenCounts> tokens() const = 0;
 };
 
 using Answer = std::variant<HttpReply, std::unique_ptr<PendingReply>>;
@@ -60,8 +71,9 @@ class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
 
-  // Decides on the head alone, before any of the body is read. Nothing: the body is wanted.
-  virtual std::optional<HttpReply> refuse(const HttpRequest& head) = 0;
+  // Decides on the head alone, before any of the body is read, and notes whose key it brought.
+  // Nothing: the body is wanted.
+  virtual std::optional<HttpReply> refuse(HttpRequest& head) = 0;
   virtual Answer handle(HttpRequest request) = 0;
   // Headers that every reply to `request` carries.
   virtual std::vector<std::pair<std::string, std::string>> common_headers(

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -22,7 +23,7 @@ struct TestServer {
   explicit TestServer(HttpOptions http_options = {}, ServiceOptions service_options = {},
                       SchedulerOptions scheduler_options = {}, FakeModel model = chatty_model(),
                       bool loaded = true) {
-    http_options.port = 0;
+    if (http_options.port) http_options.port = 0;
     service_options.version = "test";
     service = std::make_shared<Service>(service_options);
     if (loaded) load(model, scheduler_options);
@@ -52,19 +53,22 @@ struct Response {
 class Client {
  public:
   explicit Client(const TestServer& server, int receive_buffer = 0) {
-    fd_ = ::socket(AF_INET, SOCK_STREAM, 0);
-    if (receive_buffer > 0) {
-      ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-    }
-    const timeval patience{.tv_sec = 60, .tv_usec = 0};
-    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    open(AF_INET, receive_buffer);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(server.http->port());
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     EXPECT_EQ(::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   }
-  ~Client() { close(); }
+  // Through a Unix socket.
+  explicit Client(const std::string& path) {
+    open(AF_UNIX, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << path;
+  }
+  virtual ~Client() { close(); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
@@ -76,7 +80,7 @@ class Client {
 
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t sent = put(bytes);
       if (sent <= 0) return false;
       bytes.remove_prefix(static_cast<size_t>(sent));
     }
@@ -85,7 +89,7 @@ class Client {
   // More bytes of what the server sent; false when it has closed.
   bool receive() {
     char bytes[65536];
-    const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
+    const ssize_t got = take(bytes, sizeof bytes);
     if (got <= 0) return false;
     in_.append(bytes, static_cast<size_t>(got));
     return true;
@@ -95,6 +99,15 @@ class Client {
     while (in_.find(text) == std::string::npos) {
       if (!receive()) return false;
     }
+    return true;
+  }
+  // Reads to the next place where the bytes received end with `end`, and forgets them.
+  bool skip_until(const std::string& end) {
+    while (!in_.ends_with(end)) {
+      if (in_.size() > 2 * end.size()) in_.erase(0, in_.size() - end.size());
+      if (!receive()) return false;
+    }
+    in_.clear();
     return true;
   }
   // The next response; `head_only` for HEAD. Status 0: the server closed instead.
@@ -139,7 +152,22 @@ class Client {
     return read();
   }
 
+ protected:
+  virtual ssize_t put(std::string_view bytes) {
+    return ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  }
+  virtual ssize_t take(char* bytes, size_t size) { return ::recv(fd_, bytes, size, 0); }
+  int fd_ = -1;
+
  private:
+  void open(int family, int receive_buffer) {
+    fd_ = ::socket(family, SOCK_STREAM, 0);
+    if (receive_buffer > 0) {
+      ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    }
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  }
   bool read_chunk(std::string& body) {
     if (!wait_for("\r\n")) return false;
     const size_t line = in_.find("\r\n");
@@ -152,7 +180,6 @@ class Client {
     return size > 0;
   }
 
-  int fd_ = -1;
   std::string in_;
 };
 

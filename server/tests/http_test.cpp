@@ -412,7 +412,7 @@ TEST(Lifecycle, AddressInUseIsSaid) {
   options.port = server.http->port();
   const auto second = HttpServer::start(options, server.service);
   ASSERT_FALSE(second);
-  EXPECT_NE(second.error().find(std::to_string(options.port)), std::string::npos);
+  EXPECT_NE(second.error().find(std::to_string(*options.port)), std::string::npos);
 }
 
 }  // namespace
