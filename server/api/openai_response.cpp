@@ -36,6 +36,23 @@ ResponseWriter::Json ResponseWriter::chunk(uint32_t index, Json content, Json lo
   return chunk;
 }
 
+// The commonest chunk, one of text alone: what chunk() makes, without the objects between.
+std::string ResponseWriter::text_event(uint32_t index, const std::string& text) {
+  if (chunk_begin_.empty()) {
+    chunk_begin_ =
+        "data: " + dump(envelope(head_.chat ? "chat.completion.chunk" : "text_completion"));
+    chunk_begin_.back() = ',';  // for its brace
+    chunk_begin_ += "\"choices\":[{\"index\":";
+  }
+  std::string out = chunk_begin_ + std::to_string(index);
+  out += head_.chat ? ",\"delta\":{\"content\":" : ",\"text\":";
+  out += dump(text);
+  if (head_.chat) out += '}';
+  out += ",\"logprobs\":null,\"finish_reason\":null}]";
+  if (head_.include_usage) out += ",\"usage\":null";
+  return out + "}\n\n";
+}
+
 std::string ResponseWriter::events(const Delta& delta) {
   Choice& choice = choices_[delta.choice];
   std::string out;
@@ -45,9 +62,10 @@ std::string ResponseWriter::events(const Delta& delta) {
   if (head_.chat && !std::exchange(choice.begun, true)) {
     out += event(dump(chunk(delta.choice, {{"role", "assistant"}, {"content", ""}}, {}, nullptr)));
   }
-  if (!delta.text.empty() || !delta.tokens.empty()) {
-    const Json records = delta.tokens.empty() ? Json() : logprobs(delta.tokens);
-    out += event(dump(chunk(delta.choice, content(delta.text), records, nullptr)));
+  if (!delta.tokens.empty()) {
+    out += event(dump(chunk(delta.choice, content(delta.text), logprobs(delta.tokens), nullptr)));
+  } else if (!delta.text.empty()) {
+    out += text_event(delta.choice, delta.text);
   }
   if (delta.finish) {
     const Json nothing = head_.chat ? Json::object() : Json("");

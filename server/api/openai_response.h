@@ -47,6 +47,7 @@ class ResponseWriter {
 
   Json envelope(const char* object) const;
   Json chunk(uint32_t index, Json content, Json logprobs, const char* finish) const;
+  std::string text_event(uint32_t index, const std::string& text);
   Json logprobs(const std::vector<TokenRecord>& tokens) const;
   Json token_entry(uint32_t token, std::optional<float> logprob) const;
   static Json usage_json(const Usage& usage);
@@ -54,6 +55,7 @@ class ResponseWriter {
   const ResponseHead head_;
   const std::shared_ptr<const TextModel> text_;
   std::vector<Choice> choices_;
+  std::string chunk_begin_;  // of text_event()
 };
 
 }  // namespace flexllm::server
