@@ -1,5 +1,6 @@
-// What the server itself costs: scheduler, JSON, HTTP and sockets on a card that answers at once.
-// The clients run in the same process, one thread each, and read without looking at what they read.
+// What the server itself costs: scheduler, JSON, HTTP and sockets on a card that answers at once,
+// or after a time in which it computes nothing. The clients run in the same process, one thread
+// each, and read without looking at what they read.
 #include <benchmark/benchmark.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
@@ -18,7 +19,7 @@ constexpr uint32_t kTokens = 2000;  // of a stream
 // Each row's likeliest token is 'a'.
 class InstantBackend final : public Backend {
  public:
-  InstantBackend() : pages_(limits_.pages) {
+  explicit InstantBackend(std::chrono::microseconds step) : step_(step), pages_(limits_.pages) {
     for (uint32_t i = 0; i < ids_.size(); ++i) {
       ids_[i] = 'a' + i;
       logits_[i] = -static_cast<float>(i);
@@ -34,10 +35,12 @@ class InstantBackend final : public Backend {
     output.top_ids = ids_;
     output.top_logits = logits_;
     result.rows.assign(launch.rows.size(), output);
+    ends_ = std::chrono::steady_clock::now() + step_;
     return {};
   }
-  bool finished(host::Stage) const override { return true; }
+  bool finished(host::Stage) const override { return std::chrono::steady_clock::now() >= ends_; }
   tl::expected<host::LaunchResult, host::DeviceError> wait(host::Stage stage) override {
+    if (step_.count() > 0) std::this_thread::sleep_until(ends_);
     return stage == host::Stage::decode ? decode_ : prefill_;
   }
   tl::expected<std::vector<float>, host::DeviceError> logits(host::Stage, uint32_t) override {
@@ -62,6 +65,8 @@ class InstantBackend final : public Backend {
                                    .layers = 1,
                                    .hidden = 8,
                                    .vocab = 300};
+  const std::chrono::microseconds step_;
+  std::chrono::steady_clock::time_point ends_{};
   host::PageAllocator pages_;
   std::array<uint32_t, 16> ids_{};
   std::array<float, 16> logits_{};
@@ -70,9 +75,10 @@ class InstantBackend final : public Backend {
 };
 
 struct InstantServer : TestServer {
-  InstantServer() : TestServer({}, {}, {}, {}, /*loaded=*/false) {
+  explicit InstantServer(std::chrono::microseconds step = {})
+      : TestServer({}, {}, {}, {}, /*loaded=*/false) {
     spdlog::set_level(spdlog::level::warn);
-    service->serve({"fake", text, {}}, std::make_unique<InstantBackend>(), {});
+    service->serve({"fake", text, {}}, std::make_unique<InstantBackend>(step), {});
   }
 };
 
@@ -91,9 +97,10 @@ double cpu_seconds(int who) {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// Tokens a second over so many connections, and the server's own processor time for each.
+// Tokens a second over so many connections, with launches of so many microseconds, and the server's
+// own processor time for each token.
 void BM_Streams(benchmark::State& state) {
-  InstantServer server;
+  InstantServer server{std::chrono::microseconds(state.range(1))};
   const auto streams = static_cast<size_t>(state.range(0));
   std::vector<std::unique_ptr<Client>> clients;
   for (size_t i = 0; i < streams; ++i) clients.push_back(std::make_unique<Client>(server));
@@ -123,12 +130,20 @@ void BM_Streams(benchmark::State& state) {
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsRate);
   state.counters["server_us/token"] = server_s / tokens * 1e6;
 }
-BENCHMARK(BM_Streams)->Arg(1)->Arg(4)->Arg(16)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_Streams)
+    ->ArgNames({"streams", "launch_us"})
+    ->Args({1, 0})
+    ->Args({4, 0})
+    ->Args({16, 0})
+    ->Args({16, 1000})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 // From the request to its first token, through the scheduler alone and through everything.
 void BM_FirstTokenOfTheScheduler(benchmark::State& state) {
   const auto text = std::make_shared<FakeText>();
-  Scheduler scheduler(std::make_unique<InstantBackend>(), text, std::make_shared<Metrics>(), {});
+  Scheduler scheduler(std::make_unique<InstantBackend>(std::chrono::microseconds(0)), text,
+                      std::make_shared<Metrics>(), {});
   for (auto _ : state) {
     GenerationRequest request;
     request.prompts = {text->encode("x", true)};
