@@ -33,6 +33,10 @@ void count_arrival(int signal) {
   errno = error;
 }
 
+// A log that nobody reads any more must not end the server. Unlike SIG_IGN a handler is not what
+// programs that we start begin with.
+void ignore(int) {}
+
 void set_blocked(int how) {
   sigset_t set;
   sigemptyset(&set);
@@ -52,6 +56,8 @@ ServerSignals::ServerSignals() {
   action.sa_handler = count_arrival;
   action.sa_flags = SA_RESTART;
   for (const int signal : kSignals) sigaction(signal, &action, nullptr);
+  action.sa_handler = ignore;
+  sigaction(SIGPIPE, &action, nullptr);
   thread_ = std::thread([this] { watch(); });
 }
 
@@ -61,6 +67,7 @@ ServerSignals::~ServerSignals() {
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
   for (const int signal : kSignals) sigaction(signal, &action, nullptr);
+  sigaction(SIGPIPE, &action, nullptr);
   close(stops.exchange(-1));
   close(hangups.exchange(-1));
 }

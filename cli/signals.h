@@ -1,5 +1,6 @@
 // Signals for a server. SIGINT and SIGTERM: the first one asks it to stop, a second one ends it at
-// once. SIGHUP asks it to read its files again. Made by the main thread before there are others.
+// once. SIGHUP asks it to read its files again; SIGPIPE does nothing. Made by the main thread
+// before there are others.
 #pragma once
 
 #include <atomic>

@@ -60,6 +60,19 @@ TEST(ServerSignals, OneThatIsNotExpectedEndsTheProgram) {
       testing::ExitedWithCode(kInterrupted), "");
 }
 
+TEST(ServerSignals, ALogThatNobodyReadsEndsNothing) {
+  EXPECT_EXIT(
+      {
+        ServerSignals signals;
+        int ends[2];
+        if (pipe(ends) != 0) _exit(1);
+        close(ends[0]);
+        const ssize_t written = write(ends[1], "x", 1);
+        _exit(written < 0 ? kOk : 1);
+      },
+      testing::ExitedWithCode(kOk), "");
+}
+
 TEST(ServerSignals, AHangupReloadsAndStopsNothing) {
   EXPECT_EXIT(
       {
