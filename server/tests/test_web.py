@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from browser import chromium
-from conftest import fake_server
+from server.tests.conftest import fake_server
 
 MARKDOWN = json.loads((pathlib.Path(__file__).parent / "data" / "markdown.json").read_text())
 KEY = "a key that only this test knows"
