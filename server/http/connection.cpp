@@ -309,24 +309,25 @@ asio::awaitable<bool> Connection::follow(std::unique_ptr<PendingReply> pending) 
       co_await stop_watching();
       open = co_await write_reply(std::move(*progress.reply), pending->tokens());
       co_return open;
-    } else if (!progress.events.empty()) {
-      open = co_await write_events(std::move(progress.events), begun);
+    } else if (!progress.events.empty() || progress.done) {
+      open = co_await write_events(std::move(progress.events), begun, progress.done);
     }
     if (!open || progress.done) break;
     const bool woken = co_await wait(context_->options.keep_alive);
     if (woken) continue;
     std::string comment = pending->keep_alive();
-    if (!comment.empty()) open = co_await write_events(std::move(comment), begun);
+    if (!comment.empty()) open = co_await write_events(std::move(comment), begun, false);
   }
   const auto tokens = pending->tokens();
   pending.reset();
   co_await stop_watching();
-  if (open && !http_1_0_) open = co_await write("0\r\n\r\n");
   log(open ? 200 : kClientLeft, tokens);
   co_return open && !http_1_0_;
 }
 
-asio::awaitable<bool> Connection::write_events(std::string events, bool& begun) {
+// The last events and the end of the answer go out together: many a client leaves once it has seen
+// the former.
+asio::awaitable<bool> Connection::write_events(std::string events, bool& begun, bool last) {
   std::string bytes;
   if (!std::exchange(begun, true)) {
     HttpReply head{.status = 200, .body = {}, .content_type = "text/event-stream", .headers = {}};
@@ -334,7 +335,12 @@ asio::awaitable<bool> Connection::write_events(std::string events, bool& begun) 
     if (!http_1_0_) head.headers.emplace_back("Transfer-Encoding", "chunked");
     bytes = head_text(head) + "\r\n";
   }
-  bytes += http_1_0_ ? events : fmt::format("{:x}\r\n{}\r\n", events.size(), events);
+  if (http_1_0_) {
+    bytes += events;
+  } else {
+    if (!events.empty()) bytes += fmt::format("{:x}\r\n{}\r\n", events.size(), events);
+    if (last) bytes += "0\r\n\r\n";
+  }
   co_return co_await write(std::move(bytes));
 }
 

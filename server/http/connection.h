@@ -70,7 +70,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Awaitable<bool> follow(std::unique_ptr<PendingReply> pending);
 
   Awaitable<bool> write_reply(HttpReply reply, std::optional<TokenCounts> tokens = std::nullopt);
-  Awaitable<bool> write_events(std::string events, bool& begun);
+  Awaitable<bool> write_events(std::string events, bool& begun, bool last);
   Awaitable<bool> write(std::string bytes);
   Awaitable<void> end_sending();
   Awaitable<void> linger();

@@ -89,6 +89,18 @@ TEST_F(AccessLogTest, ALineForEachAnswer) {
   EXPECT_EQ(text.find("secret"), std::string::npos);
 }
 
+TEST_F(AccessLogTest, WhoLeavesAfterTheLastEventHasHadAll) {
+  TestServer server(logged());
+  for (int i = 0; i < 20; ++i) {
+    Client client(server);
+    client.send(Client::post_text(kCompletions, R"({"prompt":"x","max_tokens":2,"stream":true})"));
+    ASSERT_TRUE(client.wait_for("data: [DONE]"));
+  }
+  const auto all = lines_when(file_, 20);
+  ASSERT_EQ(all.size(), 20u);
+  for (const auto& line : all) EXPECT_EQ(line["status"], 200);
+}
+
 TEST_F(AccessLogTest, IsOpenedAnewAfterRotation) {
   TestServer server(logged());
   Client client(server);
