@@ -204,7 +204,8 @@ asio::awaitable<bool> Connection::serve_one() {
   head_.id = new_request_id();
   target_ = "-";
   sent_ = 0;
-  if (context_->finishing) co_return false;
+  // An end that watch() has read is not signalled again.
+  if (context_->finishing || (peer_left_ && buffer_.size() == 0)) co_return false;
   limit_time(options.idle_timeout);
   co_await http::async_read_header(stream_, buffer_, parser, into(error));
   in_request_ = true;

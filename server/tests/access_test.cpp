@@ -99,6 +99,10 @@ TEST_F(AccessLogTest, WhoLeavesAfterTheLastEventHasHadAll) {
   const auto all = lines_when(file_, 20);
   ASSERT_EQ(all.size(), 20u);
   for (const auto& line : all) EXPECT_EQ(line["status"], 200);
+  for (int i = 0; i < 2000 && server.http->connections() > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(server.http->connections(), 0u) << "it waits for what has come already";
 }
 
 TEST_F(AccessLogTest, IsOpenedAnewAfterRotation) {
