@@ -34,6 +34,8 @@ struct ServeOptions {
   std::vector<std::string> allowed_hosts;
   std::chrono::milliseconds drain_timeout{60000};
   std::string log_level = "info";
+  std::filesystem::path trace_file;
+  uint64_t trace_max_bytes = 1u << 30;
   OptionTable table;
 };
 
@@ -85,6 +87,12 @@ void declare(ServeOptions& options) {
   table.add("access-log", http.access_log,
             "JSON lines, one for each answer, in this file; '-': on stderr; SIGHUP opens it anew");
   table.add("log-level", options.log_level, "debug, info, warn, error or off");
+
+  table.group("Telemetry");
+  table.add("trace-file", options.trace_file,
+            "Write what happens to each request to this file, for Perfetto; empty: do not");
+  table.add("trace-max-bytes", options.trace_max_bytes, 1u << 12, UINT64_MAX,
+            "Where that file ends");
 }
 
 void set_up_log(const std::string& level) {
@@ -186,6 +194,11 @@ int serve(ServeOptions& options) {
 
   for (const auto& doubt : options.table.doubtful_variables()) spdlog::warn("{}", doubt);
   raise_descriptor_limit();
+  if (!options.trace_file.empty()) {
+    auto trace = server::Trace::open(options.trace_file, options.trace_max_bytes);
+    if (!trace) throw Failure(kUsage, trace.error());
+    options.scheduler.trace = std::move(*trace);
+  }
 
   ServerSignals signals;
   auto service = std::make_shared<server::Service>(options.service);

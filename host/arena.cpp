@@ -57,6 +57,7 @@ tl::expected<void, DeviceError> DeviceBuffer::sync(xclBOSyncDirection direction,
   const bool to_card = direction == XCL_BO_SYNC_BO_TO_DEVICE;
   try {
     bo_.sync(direction, bytes, offset);
+    (to_card ? copied_->to_card : copied_->from_card) += bytes;
     return {};
   } catch (const std::exception& error) {
     return tl::unexpected(device_error(
@@ -78,6 +79,7 @@ tl::expected<void, DeviceError> DeviceBuffer::write(uint64_t offset,
       const uint64_t part = std::min<uint64_t>(CardMemory::kStagingBytes, bytes.size() - done);
       std::memcpy(staging_->bytes(), bytes.data() + done, part);
       staging_->buffer.bo_.sync(XCL_BO_SYNC_BO_TO_DEVICE, part, 0);
+      copied_->to_card += part;
       bo_.copy(staging_->buffer.bo_, part, 0, offset + done);
       done += part;
     }
@@ -104,6 +106,7 @@ tl::expected<void, DeviceError> DeviceBuffer::read(uint64_t offset, std::span<st
       const uint64_t part = std::min<uint64_t>(CardMemory::kStagingBytes, bytes.size() - done);
       staging_->buffer.bo_.copy(bo_, part, offset + done, 0);
       staging_->buffer.bo_.sync(XCL_BO_SYNC_BO_FROM_DEVICE, part, 0);
+      copied_->from_card += part;
       std::memcpy(bytes.data() + done, staging_->bytes(), part);
       done += part;
     }
@@ -125,16 +128,19 @@ tl::expected<void, DeviceError> DeviceBuffer::from_card(uint64_t bytes) {
   return sync(XCL_BO_SYNC_BO_FROM_DEVICE, 0, bytes);
 }
 
-CardMemory::CardMemory(const Device& device, std::vector<Bank> banks)
+CardMemory::CardMemory(const Device& device, std::vector<Bank> banks,
+                       std::shared_ptr<CopyCounters> copied)
     : device_(&device),
       banks_(std::move(banks)),
       used_(std::make_shared<std::vector<uint64_t>>(banks_.size(), 0)),
-      used_by_others_(banks_.size(), 0) {}
+      used_by_others_(banks_.size(), 0),
+      copied_(std::move(copied)) {}
 
 tl::expected<CardMemory, DeviceError> CardMemory::open(const Device& device,
                                                        std::vector<Bank> banks,
-                                                       uint32_t staging_bank, bool card_copies) {
-  CardMemory memory(device, std::move(banks));
+                                                       uint32_t staging_bank, bool card_copies,
+                                                       std::shared_ptr<CopyCounters> copied) {
+  CardMemory memory(device, std::move(banks), std::move(copied));
   if (!card_copies) return memory;
   auto staging =
       memory.allocate("the staging buffer", staging_bank, kStagingBytes, HostAccess::mapped);
@@ -209,6 +215,7 @@ tl::expected<DeviceBuffer, DeviceError> CardMemory::allocate(const std::string& 
   } catch (const std::exception& error) {
     return tl::unexpected(device_error(Kind::out_of_memory, "allocating " + buffer.name_, error));
   }
+  buffer.copied_ = copied_;
   buffer.room_ = std::make_shared<DeviceBuffer::Room>(used_, bank, buffer.bytes_);
   return buffer;
 }

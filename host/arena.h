@@ -20,6 +20,7 @@
 #include "host/device.h"
 #include "host/device_error.h"
 #include "host/memory_map.h"
+#include "host/telemetry.h"
 
 namespace flexllm::host {
 
@@ -59,6 +60,7 @@ class DeviceBuffer {
   std::string name_;  // "w3 in HBM[3]"
   uint64_t bytes_ = 0;
   std::shared_ptr<Room> room_;
+  std::shared_ptr<CopyCounters> copied_;
   std::shared_ptr<Staging> staging_;  // null: there is a host copy, or no access
   xrt::bo bo_;
   std::span<uint32_t> words_;
@@ -71,9 +73,10 @@ class CardMemory {
 
   // Finds out whether the card can copy, with a staging buffer in `staging_bank`. The card's
   // kernels must be open: copies run as commands. The device must outlive the CardMemory. Without
-  // `card_copies` it does not try.
-  static tl::expected<CardMemory, DeviceError> open(const Device& device, std::vector<Bank> banks,
-                                                    uint32_t staging_bank, bool card_copies);
+  // `card_copies` it does not try. What is copied over the bus is counted in `copied`.
+  static tl::expected<CardMemory, DeviceError> open(
+      const Device& device, std::vector<Bank> banks, uint32_t staging_bank, bool card_copies,
+      std::shared_ptr<CopyCounters> copied = std::make_shared<CopyCounters>());
 
   CopyPath copy_path() const { return staging_ ? CopyPath::staged : CopyPath::mapped; }
 
@@ -86,7 +89,7 @@ class CardMemory {
                                                    uint64_t bytes, HostAccess access);
 
  private:
-  CardMemory(const Device& device, std::vector<Bank> banks);
+  CardMemory(const Device& device, std::vector<Bank> banks, std::shared_ptr<CopyCounters> copied);
 
   tl::unexpected<DeviceError> no_room(const std::string& name, const Bank& bank,
                                       uint64_t bytes) const;
@@ -97,6 +100,7 @@ class CardMemory {
   std::shared_ptr<std::vector<uint64_t>> used_;  // bytes of each bank that this object gave away
   std::vector<uint64_t> used_by_others_;
   std::shared_ptr<DeviceBuffer::Staging> staging_;
+  std::shared_ptr<CopyCounters> copied_;
 };
 
 }  // namespace flexllm::host

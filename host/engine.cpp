@@ -53,6 +53,7 @@ struct Engine::State {
   EngineLimits limits;
   uint32_t next_id = 1;
   bool broken = false;  // recover() is due
+  std::shared_ptr<DeviceTelemetry> telemetry = std::make_shared<DeviceTelemetry>();
 
   StageUnit& unit(Stage stage);
   tl::expected<void, DeviceError> broke(DeviceError error) {
@@ -91,8 +92,10 @@ tl::expected<std::unique_ptr<Engine>, DeviceError> Engine::open(
   auto header = read_model_header(*state->model, state->map);
   if (!header) return tl::unexpected(header.error());
   state->header = *header;
-  auto session = Session::open(state->options, state->map, state->header, *state->model, 0);
+  auto session =
+      Session::open(state->options, state->map, state->header, *state->model, 0, state->telemetry);
   if (!session) return tl::unexpected(session.error());
+  state->telemetry->bdf = (*session)->device().info().bdf;
   state->session = std::move(*session);
   state->pages.emplace(state->session->pages(), state->map.kv_streams);
 
@@ -178,6 +181,7 @@ tl::expected<LaunchResult, DeviceError> Engine::wait(Stage stage) {
   }
   if (state == ERT_CMD_STATE_TIMEOUT) {
     state_->broken = true;
+    ++state_->telemetry->timeouts;
     return tl::unexpected(DeviceError{
         Kind::launch_timeout, "the " + name_of(stage) + " launch did not end within " +
                                   std::to_string(state_->options.launch_timeout.count()) + " ms"});
@@ -277,14 +281,15 @@ tl::expected<void, DeviceError> Engine::write_page(PageId page, std::span<const 
 tl::expected<void, DeviceError> Engine::recover() {
   State& state = *state_;
   const auto begin = Clock::now();
+  ++state.telemetry->resets;
   state.session.reset();
   if (!state.options.reset_command.empty()) {
     auto reset = run_reset_command(state.options.reset_command, state.options.reset_timeout);
     if (!reset) return reset;
   }
   while (true) {
-    auto session =
-        Session::open(state.options, state.map, state.header, *state.model, state.limits.pages);
+    auto session = Session::open(state.options, state.map, state.header, *state.model,
+                                 state.limits.pages, state.telemetry);
     if (session) {
       state.session = std::move(*session);
       state.broken = false;
@@ -297,6 +302,8 @@ tl::expected<void, DeviceError> Engine::recover() {
     std::this_thread::sleep_for(kReopenInterval);
   }
 }
+
+std::shared_ptr<const DeviceTelemetry> Engine::telemetry() const { return state_->telemetry; }
 
 std::string Engine::description() const {
   if (!state_->session) return state_->map.accelerator + " on a lost card";

@@ -17,6 +17,7 @@
 
 #include "host/device_error.h"
 #include "host/kv_pages.h"
+#include "host/telemetry.h"
 
 namespace flexllm::formats {
 class PackedModel;
@@ -124,7 +125,8 @@ class Engine {
   tl::expected<LaunchResult, DeviceError> run(const Launch& launch);  // start and wait
 
   // The full logits of row `row` of the last completed launch of `stage`, which must have asked for
-  // a row result or a target log-probability. Until the next start() of that stage; the other may run.
+  // a row result or a target log-probability. Until the next start() of that stage; the other may
+  // run.
   tl::expected<std::vector<float>, DeviceError> logits(Stage stage, uint32_t row);
 
   // A KV page as bytes (docs/kv-cache.md), to move it to another card or to compare it. No launch
@@ -136,6 +138,9 @@ class Engine {
   // command, reopen, reload bitstream and weights. The contents of all KV pages are lost;
   // allocations stay as they are. If it fails it may be tried again.
   tl::expected<void, DeviceError> recover();
+
+  // Lives on when the engine is gone.
+  std::shared_ptr<const DeviceTelemetry> telemetry() const;
 
   // One line for logs: card, shell, accelerator, and how weights reached it.
   std::string description() const;

@@ -54,11 +54,9 @@ uint64_t scratch_words(const LaunchShape& shape, const ModelHeader& header) {
          kernels::work_words(shape.rows, header.hidden, header.attention(), header.ffn);
 }
 
-tl::expected<std::unique_ptr<Session>, DeviceError> Session::open(const EngineOptions& options,
-                                                                  const MemoryMap& map,
-                                                                  const ModelHeader& header,
-                                                                  const formats::PackedModel& model,
-                                                                  uint32_t pages) {
+tl::expected<std::unique_ptr<Session>, DeviceError> Session::open(
+    const EngineOptions& options, const MemoryMap& map, const ModelHeader& header,
+    const formats::PackedModel& model, uint32_t pages, std::shared_ptr<DeviceTelemetry> telemetry) {
   auto device = Device::open(options.device);
   if (!device) return tl::unexpected(device.error());
   std::unique_ptr<Session> session(new Session(std::move(*device)));
@@ -77,7 +75,7 @@ tl::expected<std::unique_ptr<Session>, DeviceError> Session::open(const EngineOp
   }
   const auto& arguments = map.kernels.front().arguments;
   auto memory = CardMemory::open(session->device_, map.banks, arguments[kDescArgument].bank,
-                                 options.card_copies);
+                                 options.card_copies, {telemetry, &telemetry->copied});
   if (!memory) return tl::unexpected(memory.error());
   session->memory_.emplace(std::move(*memory));
   if (auto loaded = session->load_model(map, model); !loaded) {

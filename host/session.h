@@ -19,6 +19,7 @@
 #include "host/engine.h"
 #include "host/memory_map.h"
 #include "host/model_header.h"
+#include "host/telemetry.h"
 
 namespace flexllm::host {
 
@@ -48,12 +49,12 @@ struct StageUnit {
 class Session {
  public:
   // Opens the card, loads the bitstream, allocates all buffers and streams the model to the card.
-  // `pages` fixes the number of KV pages; 0: as many as fit and options allow.
-  static tl::expected<std::unique_ptr<Session>, DeviceError> open(const EngineOptions& options,
-                                                                  const MemoryMap& map,
-                                                                  const ModelHeader& header,
-                                                                  const formats::PackedModel& model,
-                                                                  uint32_t pages);
+  // `pages` fixes the number of KV pages; 0: as many as fit and options allow. What is copied is
+  // counted in `telemetry`.
+  static tl::expected<std::unique_ptr<Session>, DeviceError> open(
+      const EngineOptions& options, const MemoryMap& map, const ModelHeader& header,
+      const formats::PackedModel& model, uint32_t pages,
+      std::shared_ptr<DeviceTelemetry> telemetry);
 
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

@@ -25,13 +25,14 @@ class Arena : public testing::TestWithParam<bool> {
     for (const KernelMap& kernel : map_.kernels) {
       kernels_.push_back(device_->kernel(kernel).value());
     }
-    memory_.emplace(CardMemory::open(*device_, map_.banks, 24, GetParam()).value());
+    memory_.emplace(CardMemory::open(*device_, map_.banks, 24, GetParam(), copied_).value());
   }
 
   MemoryMap map_;
   std::optional<Device> device_;
   std::vector<xrt::kernel> kernels_;
   std::optional<CardMemory> memory_;
+  std::shared_ptr<CopyCounters> copied_ = std::make_shared<CopyCounters>();
 };
 
 INSTANTIATE_TEST_SUITE_P(CopyPaths, Arena, testing::Bool(),
@@ -51,12 +52,16 @@ TEST_P(Arena, BringsBytesToTheCardAndBack) {
   auto buffer = memory_->allocate("w3", 3, 10 * kMiB, HostAccess::transfer);
   ASSERT_TRUE(buffer.has_value()) << buffer.error().message;
   const std::vector<std::byte> sent = pattern(9 * kMiB + 64);  // more than two staging buffers
+  const uint64_t before = copied_->to_card;
   ASSERT_TRUE(buffer->write(192, sent).has_value());
   std::vector<std::byte> returned(sent.size());
   ASSERT_TRUE(buffer->read(192, returned).has_value());
   EXPECT_EQ(sent, returned);
+  EXPECT_EQ(copied_->to_card - before, sent.size());
   std::vector<std::byte> part(64);
+  const uint64_t read = copied_->from_card;
   ASSERT_TRUE(buffer->read(192 + 5 * kMiB, part).has_value());
+  EXPECT_EQ(copied_->from_card - read, part.size());
   EXPECT_TRUE(std::equal(part.begin(), part.end(), sent.begin() + 5 * kMiB));
 }
 

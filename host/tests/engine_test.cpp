@@ -27,6 +27,27 @@ TEST_F(EngineTest, StatesItsLimits) {
   EXPECT_EQ(engine->pages().total(), limits.pages);
 }
 
+TEST_F(EngineTest, TellsWhatTheBoardMeasuresAndWhatWasCopied) {
+  const auto engine = open();
+  ASSERT_NE(engine, nullptr);
+  const auto telemetry = engine->telemetry();
+  const BoardReading board = telemetry->board();
+  EXPECT_DOUBLE_EQ(board.watts.value(), 31.5);  // what the emulated card says
+  EXPECT_DOUBLE_EQ(board.celsius.value(), 41);
+  const uint64_t loaded = telemetry->copied.to_card;
+  EXPECT_GT(loaded, 100'000u);  // the weights
+  const uint64_t read = telemetry->copied.from_card;
+  const auto pages = *engine->pages().allocate(1);
+  ASSERT_TRUE(engine->run(chunk(Stage::decode, pages, 0, {1})).has_value());
+  EXPECT_GT(telemetry->copied.to_card, loaded);
+  EXPECT_GT(telemetry->copied.from_card, read);
+
+  DeviceTelemetry nowhere;
+  EXPECT_FALSE(nowhere.board().watts.has_value());
+  nowhere.bdf = "0000:ff:1f.7";
+  EXPECT_FALSE(nowhere.board().celsius.has_value());
+}
+
 TEST_F(EngineTest, ResultsDoNotDependOnStageOrChunks) {
   const auto engine = open();
   ASSERT_NE(engine, nullptr);

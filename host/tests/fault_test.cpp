@@ -60,6 +60,8 @@ TEST_F(FaultTest, AHungKernelIsATimeoutAndTheCardComesBackAfterTheResetLadder) {
     EXPECT_EQ(engine->pages().available(), available);
     EXPECT_EQ(argmax_of(engine->run(launch)), expected);
   }
+  EXPECT_EQ(engine->telemetry()->timeouts, 2u);
+  EXPECT_EQ(engine->telemetry()->resets, 2u);
 }
 
 TEST_F(FaultTest, AHungKernelBesideAGoodOne) {

@@ -33,6 +33,7 @@ ResponseWriter::Json ResponseWriter::chunk(uint32_t index, Json content, Json lo
   choice["finish_reason"] = finish == nullptr ? Json() : Json(finish);
   chunk["choices"] = Json::array({std::move(choice)});
   if (head_.include_usage) chunk["usage"] = nullptr;
+  if (finish != nullptr && timings_) chunk["timings"] = timings_json(*timings_);
   return chunk;
 }
 
@@ -54,6 +55,7 @@ std::string ResponseWriter::text_event(uint32_t index, const std::string& text) 
 }
 
 std::string ResponseWriter::events(const Delta& delta) {
+  if (delta.timings) timings_ = delta.timings;
   Choice& choice = choices_[delta.choice];
   std::string out;
   auto content = [&](const std::string& text) {
@@ -90,6 +92,7 @@ std::string ResponseWriter::events(const ApiError& error) { return event(to_json
 std::string ResponseWriter::comment() { return ": still working\n\n"; }
 
 void ResponseWriter::add(Delta delta) {
+  if (delta.timings) timings_ = delta.timings;
   Choice& choice = choices_[delta.choice];
   choice.text += delta.text;
   choice.has_logprobs |= !delta.tokens.empty();
@@ -114,6 +117,7 @@ std::string ResponseWriter::whole(const Usage& usage) {
   }
   body["choices"] = std::move(list);
   body["usage"] = usage_json(usage);
+  if (timings_) body["timings"] = timings_json(*timings_);
   return dump(body);
 }
 
@@ -161,6 +165,27 @@ ResponseWriter::Json ResponseWriter::logprobs(const std::vector<TokenRecord>& to
           {"token_logprobs", std::move(values)},
           {"top_logprobs", std::move(tops)},
           {"text_offset", std::move(offsets)}};
+}
+
+// As llama-server has them. The first token of an answer comes with its prompt, so that the speed
+// of the others is that of the tokens after it.
+ResponseWriter::Json ResponseWriter::timings_json(const Timings& timings) {
+  const Usage& usage = timings.usage;
+  const auto ms = [](std::chrono::duration<double> time) { return time.count() * 1e3; };
+  const auto rate = [](uint64_t tokens, std::chrono::duration<double> time) {
+    return tokens > 0 && time.count() > 0 ? Json(static_cast<double>(tokens) / time.count())
+                                          : Json();
+  };
+  const uint64_t prompt = usage.prompt_tokens - std::min(usage.prompt_tokens, usage.cached_tokens);
+  const uint64_t predicted = usage.completion_tokens;
+  return {{"queue_ms", ms(timings.queue)},
+          {"prompt_n", prompt},
+          {"prompt_ms", ms(timings.prompt)},
+          {"prompt_per_second", rate(prompt, timings.prompt)},
+          {"cached_n", usage.cached_tokens},
+          {"predicted_n", predicted},
+          {"predicted_ms", ms(timings.predicted)},
+          {"predicted_per_second", rate(predicted > 0 ? predicted - 1 : 0, timings.predicted)}};
 }
 
 ResponseWriter::Json ResponseWriter::usage_json(const Usage& usage) {

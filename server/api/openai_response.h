@@ -51,11 +51,13 @@ class ResponseWriter {
   Json logprobs(const std::vector<TokenRecord>& tokens) const;
   Json token_entry(uint32_t token, std::optional<float> logprob) const;
   static Json usage_json(const Usage& usage);
+  static Json timings_json(const Timings& timings);
 
   const ResponseHead head_;
   const std::shared_ptr<const TextModel> text_;
   std::vector<Choice> choices_;
   std::string chunk_begin_;  // of text_event()
+  std::optional<Timings> timings_;  // once the last delta is known
 };
 
 }  // namespace flexllm::server

@@ -126,6 +126,9 @@ void Service::serve(ServedModel model, std::unique_ptr<Backend> backend,
   }
   loaded->grammars = std::make_unique<grammar::GrammarCache>(
       std::make_shared<const grammar::TokenTrie>(*model.text, loaded->limits.vocab));
+  loaded->monitor = std::make_unique<DeviceMonitor>(
+      backend->telemetry(), metrics_,
+      DeviceMonitor::Options{.device = model.device, .emulated = model.emulated, .board = {}});
   loaded->scheduler =
       std::make_unique<Scheduler>(std::move(backend), model.text, metrics_, scheduler_options);
   loaded->model = std::move(model);
@@ -266,9 +269,11 @@ Answer Service::version(const HttpRequest&, const Loaded*) {
   return ok({{"version", options_.version}});
 }
 
-Answer Service::metrics(const HttpRequest&, const Loaded*) {
+Answer Service::metrics(const HttpRequest&, const Loaded* loaded) {
+  std::string body = metrics_->prometheus();
+  if (loaded != nullptr) loaded->monitor->write(body);
   return HttpReply{.status = 200,
-                   .body = metrics_->prometheus(),
+                   .body = std::move(body),
                    .content_type = "text/plain; version=0.0.4; charset=utf-8",
                    .headers = {}};
 }

@@ -17,8 +17,8 @@
 #include "server/http/api_keys.h"
 #include "server/http/types.h"
 #include "server/scheduling/scheduler.h"
+#include "server/telemetry/device_monitor.h"
 #include "server/telemetry/metrics.h"
-#include "server/telemetry/token_rate.h"
 #include "server/text/text_model.h"
 
 namespace flexllm::server {
@@ -67,6 +67,7 @@ class Service final : public HttpHandler {
     int64_t created = 0;
     size_t longest_token = 1;  // bytes
     std::unique_ptr<grammar::GrammarCache> grammars;
+    std::unique_ptr<DeviceMonitor> monitor;
     std::unique_ptr<Scheduler> scheduler;
   };
   using Handler = Answer (Service::*)(const HttpRequest&, const Loaded*);
@@ -111,7 +112,6 @@ class Service final : public HttpHandler {
   const std::shared_ptr<Metrics> metrics_;
   std::atomic<std::shared_ptr<Loaded>> loaded_;
   std::atomic<bool> draining_{false};
-  TokenRate token_rate_;
 };
 
 }  // namespace flexllm::server

@@ -68,11 +68,20 @@ Answer Service::state(const HttpRequest&, const Loaded* loaded) {
                {"model", nullptr},
                {"max_model_len", nullptr},
                {"device", nullptr}};
+  DeviceMonitor::Lately lately;
+  const auto known = [](const std::optional<double>& value) {
+    return value ? Json(*value) : Json();
+  };
   if (loaded != nullptr) {
     body["status"] = to_string(loaded->scheduler->state());
     body["model"] = loaded->model.name;
     body["max_model_len"] = loaded->scheduler->context_length();
-    body["device"] = {{"name", loaded->model.device}, {"emulated", loaded->model.emulated}};
+    lately = loaded->monitor->lately();
+    body["device"] = {{"name", loaded->model.device},
+                      {"emulated", loaded->model.emulated},
+                      {"power_watts", known(lately.board.watts)},
+                      {"temperature_celsius", known(lately.board.celsius)},
+                      {"joules_per_token", known(lately.joules_per_token)}};
   }
   body["requests"] = {{"running", metrics_->requests_running.load()},
                       {"waiting", metrics_->requests_waiting.load()}};
@@ -80,10 +89,8 @@ Answer Service::state(const HttpRequest&, const Loaded* loaded) {
                        {"max", loaded == nullptr ? 0 : loaded->scheduler->max_sequences()}};
   body["kv_pages"] = {{"used", metrics_->kv_pages_used.load()},
                       {"total", metrics_->kv_pages_total.load()}};
-  const uint64_t generated = metrics_->generated_tokens.load();
-  const auto rate = token_rate_.at(generated);
-  body["tokens_per_second"] = rate ? Json(*rate) : Json();
-  body["generated_tokens"] = generated;
+  body["tokens_per_second"] = known(lately.tokens_per_second);
+  body["generated_tokens"] = metrics_->generated_tokens.load();
   return HttpReply{.status = 200,
                    .body = dump(body),
                    .content_type = "application/json",

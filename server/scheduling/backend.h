@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <tl/expected.hpp>
 #include <vector>
@@ -29,6 +30,7 @@ class Backend {
   virtual tl::expected<void, host::DeviceError> write_page(host::PageId page,
                                                            std::span<const std::byte> bytes) = 0;
   virtual tl::expected<void, host::DeviceError> recover() = 0;
+  virtual std::shared_ptr<const host::DeviceTelemetry> telemetry() const = 0;
 };
 
 }  // namespace flexllm::server

@@ -148,9 +148,15 @@ void Batcher::admit() {
     count_reused(next, reused);
     if (Job& job = next.job(); !job.started) {
       job.started = true;
+      job.placed = events_.now();
       fair_.serve(job.fair_tag);
       metrics_->prefix_query_tokens += job.usage.prompt_tokens * job.request.n;
-      metrics_->queue_s.observe(seconds(events_.now() - job.submitted));
+      metrics_->queue_s.observe(seconds(job.placed - job.submitted));
+      if (options_.trace) {
+        const auto track = Trace::of_request(job.arrival);
+        options_.trace->name(track, job.request.id);
+        options_.trace->span(track, "queued", job.submitted, job.placed);
+      }
       events_.started(job);
     }
     auto place = std::upper_bound(running_.begin(), running_.end(), waiting_.front(), goes_before);
@@ -187,6 +193,10 @@ void Batcher::make_room() {
     }
     if (running_.back()->in_flight) return;
     ++metrics_->preemptions;
+    if (options_.trace) {
+      options_.trace->instant(Trace::of_request(running_.back()->job().arrival), "preempted",
+                              events_.now());
+    }
     suspend(*running_.back(), PageCache::Keep::yes);
   }
 }
@@ -214,12 +224,17 @@ bool Batcher::recover() {
   // A lost card stays lost, and its requests are refused at once, until an attempt has succeeded.
   if (card_ != CardState::lost) card_ = CardState::recovering;
   given_up_ = 0;
+  const auto begin = events_.now();
   tl::expected<void, host::DeviceError> recovered;
   try {
     recovered = backend_->recover();
   } catch (const std::exception& error) {
     recovered =
         tl::unexpected(host::DeviceError{host::DeviceError::Kind::reset_failed, error.what()});
+  }
+  if (options_.trace) {
+    options_.trace->span(Trace::of_stage(host::Stage::decode), recovered ? "reset" : "failed reset",
+                         begin, events_.now());
   }
   // Whatever was in flight is gone, and so is what the pages held.
   decode_flight_.reset();
@@ -258,8 +273,23 @@ void Batcher::end(Job& job) {
   job.ended = true;
   const double took = static_cast<double>(job.usage.prompt_tokens + job.usage.completion_tokens);
   fair_.correct(job.request.client, took - job.fair_cost);
+  trace_end(job);
   metrics_->end_to_end_s.observe(seconds(events_.now() - job.submitted));
   events_.ended(job);
+}
+
+void Batcher::trace_end(const Job& job) const {
+  if (!options_.trace) return;
+  const auto now = events_.now();
+  const auto track = Trace::of_request(job.arrival);
+  if (job.first_token) {
+    options_.trace->span(track, "decode", *job.first_token, now,
+                         {{"tokens", job.usage.completion_tokens}});
+  }
+  options_.trace->span(track, "request", job.submitted, now,
+                       {{"prompt_tokens", job.usage.prompt_tokens},
+                        {"cached_tokens", job.usage.cached_tokens},
+                        {"tokens", job.usage.completion_tokens}});
 }
 
 void Batcher::sweep() {

@@ -89,6 +89,7 @@ class Batcher {
   bool recover();
   void fail(Job& job, const ApiError& error);
   void end(Job& job);
+  void trace_end(const Job& job) const;
   void sweep();
   void enqueue(SequencePtr sequence);
   void count();
@@ -98,6 +99,7 @@ class Batcher {
   void step();
   bool launch(host::Stage stage);
   void settle(host::Stage stage);
+  void trace_launch(const Planned& planned, const host::LaunchResult& result) const;
   Planned plan(host::Stage stage);
   Planned plan_decode();
   Planned plan_prefill();

@@ -62,7 +62,23 @@ void Batcher::settle(Stage stage) {
   for (const Work& work : planned.work) work.sequence->in_flight = false;
   if (!result) return handle({result.error(), planned.work});
   given_up_ = 0;
+  trace_launch(planned, *result);
   if (const auto fault = collect(planned, *result)) handle(*fault);
+}
+
+void Batcher::trace_launch(const Planned& planned, const host::LaunchResult& result) const {
+  if (!options_.trace) return;
+  const Stage stage = planned.launch.stage;
+  const auto end = events_.now();
+  const auto begin = end - result.kernel_time;
+  options_.trace->span(Trace::of_stage(stage), stage == Stage::decode ? "decode" : "prefill", begin,
+                       end,
+                       {{"choices", planned.work.size()}, {"rows", planned.launch.rows.size()}});
+  if (stage == Stage::decode) return;
+  for (const Work& work : planned.work) {
+    options_.trace->span(Trace::of_request(work.sequence->job().arrival), "prefill", begin, end,
+                         {{"rows", work.rows}, {"position", work.sequence->computed()}});
+  }
 }
 
 bool Batcher::goes_to_decode(const Sequence& sequence) const {
@@ -261,7 +277,14 @@ void Batcher::deliver(Sequence& sequence, std::optional<FinishReason> finish) {
     }
     sequence.last_token = now;
   }
+  if (!job.first_token) job.first_token = now;
   Delta delta = sequence.take(finish);
+  if (finish && job.open_choices == 1) {
+    delta.timings = Timings{.queue = job.placed - job.submitted,
+                            .prompt = *job.first_token - job.placed,
+                            .predicted = now - *job.first_token,
+                            .usage = job.usage};
+  }
   if (!delta.text.empty() || !delta.tokens.empty() || finish) {
     if (!job.results->push(std::move(delta))) {
       fail(job, unavailable("The answer was read too slowly.", "slow_reader"));
@@ -288,6 +311,9 @@ void Batcher::handle(const Fault& fault) {
   for (const Work& work : fault.blamed) {
     Sequence& sequence = *work.sequence;
     sequence.fail(work.rows);
+    if (options_.trace) {
+      options_.trace->instant(Trace::of_request(sequence.job().arrival), "fault", events_.now());
+    }
     if (sequence.job().ended) continue;
     if (sequence.faults() > options_.max_faults) {
       fail(sequence.job(), unavailable("The accelerator failed this request.", "device_error"));

@@ -33,6 +33,9 @@ class EngineBackend final : public Backend {
     return engine_->write_page(page, bytes);
   }
   tl::expected<void, host::DeviceError> recover() override { return engine_->recover(); }
+  std::shared_ptr<const host::DeviceTelemetry> telemetry() const override {
+    return engine_->telemetry();
+  }
 
  private:
   std::unique_ptr<host::Engine> engine_;

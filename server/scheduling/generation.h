@@ -49,18 +49,28 @@ struct TokenRecord {
   std::vector<host::TokenLogprob> top;
 };
 
+struct Usage {
+  uint64_t prompt_tokens = 0;
+  uint64_t cached_tokens = 0;  // of the prompts: not computed again
+  uint64_t completion_tokens = 0;
+};
+
+// Where the time of a request went: from its arrival to its first place on the card, to its first
+// token, to its last.
+struct Timings {
+  std::chrono::duration<double> queue{0};
+  std::chrono::duration<double> prompt{0};
+  std::chrono::duration<double> predicted{0};
+  Usage usage;
+};
+
 // A piece of choice `prompt index * n + k`. The last one of a choice has `finish`.
 struct Delta {
   uint32_t choice = 0;
   std::string text;                 // whole characters
   std::vector<TokenRecord> tokens;  // if logprobs were asked for
   std::optional<FinishReason> finish;
-};
-
-struct Usage {
-  uint64_t prompt_tokens = 0;
-  uint64_t cached_tokens = 0;  // of the prompts: not computed again
-  uint64_t completion_tokens = 0;
+  std::optional<Timings> timings;  // in the last piece of all
 };
 
 // All choices have ended.

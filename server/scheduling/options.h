@@ -4,6 +4,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+
+#include "server/telemetry/trace.h"
 
 namespace flexllm::server {
 
@@ -24,6 +27,7 @@ struct SchedulerOptions {
   size_t result_bytes = 1u << 20;  // unread results after which a reader is too slow
   uint32_t max_faults = 2;         // failed launches in one place that a choice may have
   std::chrono::milliseconds recovery_pause{5000};  // between attempts to bring a lost card back
+  std::shared_ptr<Trace> trace;                    // what happens is written to; null: not
 };
 
 }  // namespace flexllm::server

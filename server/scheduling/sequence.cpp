@@ -140,7 +140,11 @@ std::optional<FinishReason> Sequence::accept(const host::Choice& choice) {
 }
 
 Delta Sequence::take(std::optional<FinishReason> finish) {
-  Delta delta{.choice = choice_, .text = std::exchange(ready_, {}), .tokens = {}, .finish = finish};
+  Delta delta{.choice = choice_,
+              .text = std::exchange(ready_, {}),
+              .tokens = {},
+              .finish = finish,
+              .timings = {}};
   if (finish) delta.text += text_.finish();
   const size_t shown = echo_characters_ + text_.shown_characters();
   auto next = pending_.begin();

@@ -28,6 +28,8 @@ struct Job {
   double fair_cost = 0;  // tokens that it was expected to take
   bool overdue = false;  // has waited so long that it goes first
   std::chrono::steady_clock::time_point submitted;
+  std::chrono::steady_clock::time_point placed;  // when it was started
+  std::optional<std::chrono::steady_clock::time_point> first_token;
   uint32_t open_choices = 0;
   bool started = false;  // one of its choices has had a slot
   bool ended = false;    // its final event is sent; what it holds is about to be freed

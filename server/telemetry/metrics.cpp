@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "server/telemetry/prometheus.h"
+
 namespace flexllm::server {
 namespace {
 
@@ -13,13 +15,6 @@ std::vector<double> seconds() {
 }
 std::vector<double> lengths() {
   return {1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
-}
-
-void scalar(std::string& out, std::string_view name, std::string_view type, std::string_view help,
-            double value) {
-  fmt::format_to(std::back_inserter(out), "# HELP flexllm_{0} {2}\n# TYPE flexllm_{0} {1}\n", name,
-                 type, help);
-  fmt::format_to(std::back_inserter(out), "flexllm_{} {}\n", name, value);
 }
 
 }  // namespace
@@ -39,7 +34,7 @@ void Histogram::observe(double value) {
 void Histogram::write(std::string& out, std::string_view name, std::string_view help) const {
   const std::lock_guard lock(mutex_);
   auto end = std::back_inserter(out);
-  fmt::format_to(end, "# HELP flexllm_{0} {1}\n# TYPE flexllm_{0} histogram\n", name, help);
+  prometheus::head(out, name, "histogram", help);
   uint64_t cumulative = 0;
   for (size_t i = 0; i < bounds_.size(); ++i) {
     cumulative += counts_[i];
@@ -59,12 +54,14 @@ Metrics::Metrics()
       batch_size({1, 2, 4, 8, 16, 32, 64}) {}
 
 std::string Metrics::prometheus() const {
+  using prometheus::metric;
   std::string out;
-  auto gauge = [&](std::string_view name, std::string_view help, const Counter& value) {
-    scalar(out, name, "gauge", help, static_cast<double>(value.load()));
+  const auto number = [](const Counter& value) { return static_cast<double>(value.load()); };
+  const auto gauge = [&](std::string_view name, std::string_view help, const Counter& value) {
+    metric(out, name, "gauge", help, {{"", number(value)}});
   };
-  auto counter = [&](std::string_view name, std::string_view help, const Counter& value) {
-    scalar(out, name, "counter", help, static_cast<double>(value.load()));
+  const auto counter = [&](std::string_view name, std::string_view help, const Counter& value) {
+    metric(out, name, "counter", help, {{"", number(value)}});
   };
   gauge("requests_running", "Requests with a choice on the card.", requests_running);
   gauge("requests_waiting", "Requests in the queue.", requests_waiting);
@@ -72,16 +69,11 @@ std::string Metrics::prometheus() const {
   gauge("kv_pages_used", "KV cache pages of choices on the card.", kv_pages_used);
   gauge("kv_pages_cached", "KV cache pages kept for later requests.", kv_pages_cached);
   gauge("kv_pages_total", "KV cache pages of the card.", kv_pages_total);
-  auto end = std::back_inserter(out);
-  fmt::format_to(end,
-                 "# HELP flexllm_finished_total Choices that ended, by reason.\n"
-                 "# TYPE flexllm_finished_total counter\n"
-                 "flexllm_finished_total{{reason=\"stop\"}} {}\n"
-                 "flexllm_finished_total{{reason=\"length\"}} {}\n"
-                 "flexllm_finished_total{{reason=\"cancelled\"}} {}\n"
-                 "flexllm_finished_total{{reason=\"error\"}} {}\n",
-                 finished_stop.load(), finished_length.load(), finished_cancelled.load(),
-                 finished_error.load());
+  metric(out, "finished_total", "counter", "Choices that ended, by reason.",
+         {{R"(reason="stop")", number(finished_stop)},
+          {R"(reason="length")", number(finished_length)},
+          {R"(reason="cancelled")", number(finished_cancelled)},
+          {R"(reason="error")", number(finished_error)}});
   counter("rejected_queue_full_total", "Requests refused with 429.", rejected_queue_full);
   counter("prompt_tokens_total", "Tokens of prompts taken.", prompt_tokens);
   counter("generated_tokens_total", "Tokens sampled.", generated_tokens);
@@ -94,18 +86,12 @@ std::string Metrics::prometheus() const {
   counter("preemptions_total", "Choices that gave up their pages to older ones.", preemptions);
   counter("device_errors_total", "Launches and copies that the card failed.", device_errors);
   counter("device_recoveries_total", "Recoveries that brought the card back.", device_recoveries);
-  fmt::format_to(end,
-                 "# HELP flexllm_launches_total Kernel launches, by stage.\n"
-                 "# TYPE flexllm_launches_total counter\n"
-                 "flexllm_launches_total{{stage=\"prefill\"}} {}\n"
-                 "flexllm_launches_total{{stage=\"decode\"}} {}\n"
-                 "# HELP flexllm_kernel_busy_seconds_total Time in kernels, by stage.\n"
-                 "# TYPE flexllm_kernel_busy_seconds_total counter\n"
-                 "flexllm_kernel_busy_seconds_total{{stage=\"prefill\"}} {}\n"
-                 "flexllm_kernel_busy_seconds_total{{stage=\"decode\"}} {}\n",
-                 prefill_launches.load(), decode_launches.load(),
-                 static_cast<double>(prefill_kernel_ns.load()) * 1e-9,
-                 static_cast<double>(decode_kernel_ns.load()) * 1e-9);
+  metric(out, "launches_total", "counter", "Kernel launches, by stage.",
+         {{R"(stage="prefill")", number(prefill_launches)},
+          {R"(stage="decode")", number(decode_launches)}});
+  metric(out, "kernel_busy_seconds_total", "counter", "Time in kernels, by stage.",
+         {{R"(stage="prefill")", number(prefill_kernel_ns) * 1e-9},
+          {R"(stage="decode")", number(decode_kernel_ns) * 1e-9}});
   queue_s.write(out, "queue_seconds", "From arrival to a place on the card.");
   first_token_s.write(out, "time_to_first_token_seconds", "From arrival to the first token.");
   inter_token_s.write(out, "inter_token_seconds", "Between tokens of a choice.");

@@ -48,6 +48,7 @@ class FakeCard {
   std::atomic<int> mixed_turns{0};      // decode launches with a prefill in flight beside
   std::atomic<int> recoveries{0};
   std::atomic<uint32_t> pages_available{0};
+  host::DeviceTelemetry telemetry;
 };
 
 struct FakeModel {
@@ -79,6 +80,9 @@ class FakeBackend final : public Backend {
   tl::expected<void, host::DeviceError> write_page(host::PageId page,
                                                    std::span<const std::byte> bytes) override;
   tl::expected<void, host::DeviceError> recover() override;
+  std::shared_ptr<const host::DeviceTelemetry> telemetry() const override {
+    return {card_, &card_->telemetry};
+  }
 
  private:
   struct Flight {

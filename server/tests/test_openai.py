@@ -70,6 +70,23 @@ def test_greedy_is_reproducible_and_streams_the_same(client, model):
     assert usage == chat(client, model).usage
 
 
+def test_timings_tell_where_the_time_went(client, model):
+    start = time.monotonic()
+    answer = chat(client, model, extra_body={"ignore_eos": True})
+    took = (time.monotonic() - start) * 1000
+    chunks = list(chat(client, model, stream=True, extra_body={"ignore_eos": True}))
+    timed = [chunk for chunk in chunks if getattr(chunk, "timings", None)]
+    assert timed == [chunks[-1]]
+    for timings in (answer.timings, timed[0].timings):
+        assert timings["predicted_n"] == answer.usage.completion_tokens == 24
+        assert timings["prompt_n"] + timings["cached_n"] == answer.usage.prompt_tokens
+        assert timings["predicted_ms"] > 0
+        speed = 23000 / timings["predicted_ms"]
+        assert timings["predicted_per_second"] == pytest.approx(speed)
+    parts = ("queue_ms", "prompt_ms", "predicted_ms")
+    assert 0 < sum(answer.timings[part] for part in parts) <= took
+
+
 def test_seed_is_reproducible_and_choices_differ(client, model):
     more = {"temperature": 1, "seed": 11, "n": 3, "max_tokens": 32}
     first = [choice.message.content for choice in chat(client, model, **more).choices]

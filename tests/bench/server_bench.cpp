@@ -54,6 +54,9 @@ class InstantBackend final : public Backend {
     return {};
   }
   tl::expected<void, host::DeviceError> recover() override { return {}; }
+  std::shared_ptr<const host::DeviceTelemetry> telemetry() const override {
+    return std::make_shared<host::DeviceTelemetry>();
+  }
 
  private:
   const host::EngineLimits limits_{.max_prefill_rows = 256,

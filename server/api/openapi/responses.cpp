@@ -45,14 +45,38 @@ Json answer(const char* kind, Json choice_members, std::vector<std::string> choi
                  {"created", count()},
                  {"model", text()},
                  {"choices", list(object(std::move(choice_members), std::move(choice_required)))},
-                 {"usage", ref("Usage")}},
-                {"id", "object", "created", "model", "choices", "usage"});
+                 {"usage", ref("Usage")},
+                 {"timings", ref("Timings")}},
+                {"id", "object", "created", "model", "choices", "usage", "timings"});
+}
+
+Json timings() {
+  const Json number = {{"type", "number"}};
+  Json schema = object(
+      {{"queue_ms", described(number, "From arrival to the first place on the card.")},
+       {"prompt_n", described(count(), "Tokens of prompts that were computed.")},
+       {"prompt_ms", described(number, "From there to the first token.")},
+       {"prompt_per_second", nullable(number)},
+       {"cached_n", described(count(), "Tokens of prompts that were not computed again.")},
+       {"predicted_n", described(count(), "Tokens of answers.")},
+       {"predicted_ms", described(number, "From the first token to the last.")},
+       {"predicted_per_second", described(nullable(number), "Of the tokens after the first.")}},
+      {});
+  for (const auto& [name, member] : schema["properties"].items()) {
+    schema["required"].push_back(name);
+  }
+  return schema;
 }
 
 Json state() {
+  const Json number = {{"type", "number"}};
   const Json device =
-      object({{"name", text()}, {"emulated", described(boolean(), "No figure of it is a card's.")}},
-             {"name", "emulated"});
+      object({{"name", text()},
+              {"emulated", described(boolean(), "If so, no figure here is a card's.")},
+              {"power_watts", described(nullable(number), "Of the board.")},
+              {"temperature_celsius", described(nullable(number), "Of the FPGA.")},
+              {"joules_per_token", described(nullable(number), "Of the board, since the start.")}},
+             {"name", "emulated", "power_watts", "temperature_celsius", "joules_per_token"});
   const auto pair = [](const char* first, const char* second) {
     return object({{first, count()}, {second, count()}}, {first, second});
   };
@@ -65,9 +89,7 @@ Json state() {
        {"requests", pair("running", "waiting")},
        {"sequences", described(pair("running", "max"), "Choices on the card.")},
        {"kv_pages", pair("used", "total")},
-       {"tokens_per_second",
-        described(nullable(Json{{"type", "number"}}),
-                  "Of all requests, since /state was last asked for, up to 10 s ago.")},
+       {"tokens_per_second", described(nullable(number), "Of all requests, over the last 10 s.")},
        {"generated_tokens", count()}},
       {});
   for (const auto& [name, member] : schema["properties"].items()) {
@@ -96,6 +118,7 @@ Json response_schemas() {
   return {
       {"Error", error()},
       {"Usage", usage()},
+      {"Timings", timings()},
       {"Chat", answer("chat.completion", {{"message", message}, {"logprobs", chat_logprobs()}},
                       {"message"})},
       {"Completion", answer("text_completion",
