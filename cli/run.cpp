@@ -104,10 +104,10 @@ std::vector<uint32_t> prompt_tokens(const RunOptions& options, const server::Tex
   if (const std::string& problem = text.chat_problem(); !problem.empty()) {
     throw Failure(kModel, problem + " Use --raw to continue the prompt.");
   }
-  std::vector<server::ChatMessage> messages;
-  if (!options.system.empty()) messages.push_back({"system", options.system});
-  messages.push_back({"user", options.prompt});
-  auto prompt = text.chat_prompt(messages, true);
+  server::Chat chat;
+  if (!options.system.empty()) chat.messages.push_back(server::said_by("system", options.system));
+  chat.messages.push_back(server::said_by("user", options.prompt));
+  auto prompt = text.chat_prompt(chat, true);
   if (!prompt) throw Failure(kModel, prompt.error());
   return std::move(prompt->tokens);
 }

@@ -1,9 +1,13 @@
 #include "tokenizer/chat_template.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "tokenizer/jinja/evaluator.h"
 #include "tokenizer/jinja/globals.h"
+#include "tokenizer/jinja/lexer.h"
 #include "tokenizer/jinja/parser.h"
 
 namespace flexllm::tokenizer {
@@ -35,6 +39,7 @@ std::vector<TextRange> untrusted_ranges(const jinja::Text& text) {
 struct ChatTemplate::Program {
   TemplateLimits limits;
   jinja::Body body;
+  std::set<std::string, std::less<>> names;
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<const Program> program) : program_(std::move(program)) {}
@@ -43,8 +48,14 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
 ChatTemplate ChatTemplate::compile(std::string_view source, const TemplateLimits& limits) {
-  return ChatTemplate(std::make_unique<Program>(Program{limits, jinja::parse(source, limits)}));
+  Program program{limits, jinja::parse(source, limits), {}};
+  for (auto& lexeme : jinja::lex(source)) {
+    if (lexeme.kind == jinja::Lexeme::Kind::name) program.names.insert(std::move(lexeme.text));
+  }
+  return ChatTemplate(std::make_unique<Program>(std::move(program)));
 }
+
+bool ChatTemplate::mentions(std::string_view name) const { return program_->names.contains(name); }
 
 Prompt ChatTemplate::render(const ChatInput& input) const {
   using jinja::Origin;

@@ -71,6 +71,9 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
+  // Whether the template mentions a variable (or attribute) of this name.
+  bool mentions(std::string_view name) const;
+
   // Throws TemplateError. Text of messages, tools, documents and extra is marked as untrusted in
   // the result, however the template cuts and joins it.
   Prompt render(const ChatInput& input) const;

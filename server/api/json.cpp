@@ -68,6 +68,12 @@ tl::expected<RequestBody, std::string> parse_body(std::string_view text) {
   return body;
 }
 
+std::optional<nlohmann::ordered_json> parse_ordered(std::string_view text) {
+  const auto value = parse_json(text);
+  if (!value || most_members(*value) > kMaxOrderedMembers) return std::nullopt;
+  return nlohmann::ordered_json::parse(text);
+}
+
 tl::expected<nlohmann::json, std::string> parse_json(std::string_view text, size_t max_depth) {
   if (const size_t at = too_deep_at(text, max_depth); at != std::string_view::npos) {
     return tl::unexpected("JSON is nested deeper than " + std::to_string(max_depth) +

@@ -32,6 +32,9 @@ inline constexpr size_t kMaxOrderedMembers = 1000;  // of one object
 // As parse_json(); also refuses objects of more than kMaxOrderedMembers members in what is ordered.
 tl::expected<RequestBody, std::string> parse_body(std::string_view text);
 
+// A JSON text with its members in order, under the same limits; nothing if it is none.
+std::optional<nlohmann::ordered_json> parse_ordered(std::string_view text);
+
 // The integer that a number is, also when it is written 2.0 or 2e3: to JSON they are the same.
 // Nothing for what is no integer or has no int64.
 std::optional<int64_t> integer_of(const nlohmann::json& value);

@@ -14,7 +14,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
-constexpr std::string_view kNoTools = "this server does not call tools.";
+const nlohmann::ordered_json kNothing;
+constexpr std::string_view kOldTools = "it is called 'tools' now.";
 
 std::optional<uint32_t> token_id(const json& value, uint32_t vocab) {
   const auto id = integer_of(value);
@@ -132,7 +133,6 @@ void read_stream(Fields& fields, ApiRequest& request) {
 // Fields that both endpoints have in OpenAI's API, or that clients add.
 void read_common(Fields& fields, const RequestBody& body, const RequestLimits& limits,
                  ApiRequest& request) {
-  static const nlohmann::ordered_json kNothing;
   fields.read("model", request.model);
   read_sampling(fields, limits, request.generation);
   read_ends(fields, limits, request.generation);
@@ -153,16 +153,8 @@ void read_chat_only(Fields& fields, GenerationRequest& request) {
   if (logprobs) request.logprobs = top.value_or(0);
   if (request.max_tokens == 0u) fields.fail("max_tokens", "must be at least 1 in a chat.");
 
-  const json* tools = fields.find("tools");
-  if (tools != nullptr && *tools != json::array()) fields.refuse("tools", kNoTools);
-  const json* choice = fields.find("tool_choice");
-  if (choice != nullptr && *choice != "none" && *choice != "auto") {
-    fields.refuse("tool_choice", kNoTools);
-  }
-  fields.refuse("functions", kNoTools);
-  fields.refuse("function_call", kNoTools);
-  bool parallel = false;  // says nothing without tools
-  fields.read("parallel_tool_calls", parallel);
+  fields.refuse("functions", kOldTools);
+  fields.refuse("function_call", kOldTools);
   const json* modalities = fields.find("modalities");
   if (modalities != nullptr && *modalities != json::array({"text"})) {
     fields.refuse("modalities", "answers are plain text.");
@@ -175,6 +167,35 @@ void read_chat_only(Fields& fields, GenerationRequest& request) {
   fields.read("store", store);
   if (store) fields.refuse("store", "nothing is kept.");
   fields.refuse("echo", "it belongs to completions.");
+}
+
+void read_tool_calls(Fields& message, const json& list, std::vector<ToolCall>& out) {
+  if (!list.is_array()) return message.fail("tool_calls", "must be a list.");
+  if (list.size() > kMaxToolCalls) return message.fail("tool_calls", "are too many.");
+  for (size_t i = 0; i < list.size() && message.ok(); ++i) {
+    Fields call(list[i], message.full_name(fmt::format("tool_calls[{}]", i)));
+    ToolCall parsed;
+    std::string type = "function";
+    call.read("type", type);
+    if (type != "function") call.fail("type", "must be 'function'.");
+    call.read("id", parsed.id);
+    if (parsed.id.empty()) call.fail("id", "is required.");
+    if (const json* function = call.find("function")) {
+      Fields inner(*function, call.full_name("function"));
+      inner.read("name", parsed.name);
+      if (parsed.name.empty()) inner.fail("name", "is required.");
+      inner.read("arguments", parsed.arguments);
+      const auto arguments = parse_ordered(parsed.arguments);
+      if (!arguments || !arguments->is_object()) {
+        inner.fail("arguments", "must be the text of a JSON object.");
+      }
+      if (auto error = inner.finish()) call.fail(std::move(*error));
+    } else {
+      call.fail("function", "is required.");
+    }
+    if (auto error = call.finish()) message.fail(std::move(*error));
+    out.push_back(std::move(parsed));
+  }
 }
 
 std::string message_text(Fields& message, const json& content) {
@@ -261,23 +282,37 @@ std::vector<ChatMessage> read_messages(Fields& fields) {
     ChatMessage parsed;
     message.read("role", parsed.role);
     if (parsed.role == "developer") parsed.role = "system";
-    if (parsed.role == "tool" || parsed.role == "function") message.refuse("role", kNoTools);
-    if (parsed.role != "system" && parsed.role != "user" && parsed.role != "assistant") {
-      message.fail("role", "must be 'system', 'developer', 'user' or 'assistant'.");
+    if (parsed.role == "function") message.refuse("role", kOldTools);
+    if (parsed.role != "system" && parsed.role != "user" && parsed.role != "assistant" &&
+        parsed.role != "tool") {
+      message.fail("role", "must be 'system', 'developer', 'user', 'assistant' or 'tool'.");
+    }
+    message.refuse("function_call", kOldTools);
+    if (const json* calls = message.find("tool_calls")) {
+      if (parsed.role == "assistant" || *calls == json::array()) {
+        read_tool_calls(message, *calls, parsed.tool_calls);
+      } else {
+        message.fail("tool_calls", "belong to an assistant's message.");
+      }
+    }
+    if (parsed.role == "tool") {
+      message.read("tool_call_id", parsed.tool_call_id);
+      if (parsed.tool_call_id.empty()) message.fail("tool_call_id", "is required.");
+      message.read("name", parsed.name);
+    } else {
+      message.refuse("tool_call_id", "it belongs to a tool's message.");
+      message.refuse("name", "the model's template knows no names.");
     }
     // What answers carry and clients send back: empty it says nothing.
-    for (const auto* name : {"tool_calls", "annotations"}) {
-      const json* value = message.find(name);
-      if (value != nullptr && *value != json::array()) message.refuse(name, kNoTools);
+    const json* annotations = message.find("annotations");
+    if (annotations != nullptr && *annotations != json::array()) {
+      message.refuse("annotations", "answers have none.");
     }
-    message.refuse("function_call", kNoTools);
-    message.refuse("tool_call_id", kNoTools);
-    message.refuse("name", "the model's template knows no names.");
     message.refuse("refusal", "this server makes no refusals.");
     message.refuse("audio", "messages are plain text.");
     if (const json* content = message.find("content")) {
       parsed.content = message_text(message, *content);
-    } else {
+    } else if (parsed.tool_calls.empty()) {
       message.fail("content", "is required.");
     }
     if (auto error = message.finish()) fields.fail(std::move(*error));
@@ -294,6 +329,12 @@ tl::expected<ApiRequest, ApiError> parse_chat_request(const RequestBody& body,
   request.messages = read_messages(fields);
   read_common(fields, body, limits, request);
   read_chat_only(fields, request.generation);
+  const auto tools = body.ordered.find("tools");
+  request.tools = read_tools(fields, tools == body.ordered.end() ? kNothing : *tools);
+  if (request.tools.choice != Tools::Choice::none &&
+      request.format.kind != ResponseFormat::Kind::text) {
+    fields.refuse("response_format", "not together with 'tools'.");
+  }
   const json* tier = fields.find("service_tier");
   if (tier != nullptr && *tier != "auto" && *tier != "default") {
     fields.refuse("service_tier", "there is one.");

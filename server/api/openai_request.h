@@ -15,6 +15,7 @@
 #include "server/api/fields.h"
 #include "server/api/json.h"
 #include "server/api/response_format.h"
+#include "server/api/tools.h"
 #include "server/scheduling/generation.h"
 #include "server/text/text_model.h"
 
@@ -29,6 +30,7 @@ struct ApiRequest {
   std::vector<PromptInput> prompts;   // completions
   GenerationRequest generation;       // without its prompts and its grammar
   ResponseFormat format;
+  Tools tools;  // chat
   bool stream = false;
   bool include_usage = false;
 };
@@ -40,6 +42,7 @@ struct RequestLimits {
   uint32_t max_choices = 128;  // prompts times n
 };
 
+inline constexpr size_t kMaxToolCalls = 128;  // of a message
 inline constexpr uint32_t kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopCharacters = 512;

@@ -1,5 +1,7 @@
 #include "server/api/openai_response.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -17,7 +19,10 @@ float finite(float logprob) { return std::max(logprob, -9999.0f); }
 
 ResponseWriter::ResponseWriter(ResponseHead head, uint32_t choices,
                                std::shared_ptr<const TextModel> text)
-    : head_(std::move(head)), text_(std::move(text)), choices_(choices) {}
+    : head_(std::move(head)), text_(std::move(text)), choices_(choices) {
+  if (!head_.tools) return;
+  for (auto& choice : choices_) choice.parser.emplace(*head_.tools);
+}
 
 ResponseWriter::Json ResponseWriter::envelope(const char* object) const {
   return {{"id", head_.id}, {"object", object}, {"created", head_.created}, {"model", head_.model}};
@@ -64,14 +69,22 @@ std::string ResponseWriter::events(const Delta& delta) {
   if (head_.chat && !std::exchange(choice.begun, true)) {
     out += event(dump(chunk(delta.choice, {{"role", "assistant"}, {"content", ""}}, {}, nullptr)));
   }
+  const auto piece = choice.parser ? choice.parser->push(delta.text, delta.finish.has_value())
+                                   : ToolCallParser::Piece{.content = delta.text, .calls = {}};
   if (!delta.tokens.empty()) {
-    out += event(dump(chunk(delta.choice, content(delta.text), logprobs(delta.tokens), nullptr)));
-  } else if (!delta.text.empty()) {
-    out += text_event(delta.choice, delta.text);
+    out +=
+        event(dump(chunk(delta.choice, content(piece.content), logprobs(delta.tokens), nullptr)));
+  } else if (!piece.content.empty()) {
+    out += text_event(delta.choice, piece.content);
+  }
+  for (const auto& call : piece.calls) {
+    Json calls = {{"tool_calls", Json::array({call_json(delta.choice, call, true)})}};
+    out += event(dump(chunk(delta.choice, std::move(calls), {}, nullptr)));
   }
   if (delta.finish) {
+    choice.finish = delta.finish;
     const Json nothing = head_.chat ? Json::object() : Json("");
-    out += event(dump(chunk(delta.choice, nothing, {}, to_string(*delta.finish))));
+    out += event(dump(chunk(delta.choice, nothing, {}, finish_of(choice))));
   }
   return out;
 }
@@ -100,6 +113,42 @@ void ResponseWriter::add(Delta delta) {
   if (delta.finish) choice.finish = delta.finish;
 }
 
+ResponseWriter::Json ResponseWriter::message(uint32_t index) {
+  Choice& choice = choices_[index];
+  Json message = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+  if (!choice.parser) return message;
+  const auto piece = choice.parser->push(choice.text, true);
+  message["content"] = piece.content;
+  if (piece.calls.empty()) return message;
+  if (piece.content.empty()) message["content"] = nullptr;
+  for (const auto& call : piece.calls) {
+    message["tool_calls"].push_back(call_json(index, call, false));
+  }
+  return message;
+}
+
+// Ids are made from that of the answer: letters and digits, nine of them where the model's template
+// asks for so many.
+ResponseWriter::Json ResponseWriter::call_json(uint32_t index, const ToolCall& call,
+                                               bool streamed) {
+  const size_t number = choices_[index].calls++;
+  const std::string random = head_.id.substr(head_.id.find('-') + 1);
+  const std::string id = head_.tools->format == ToolFormat::mistral
+                             ? fmt::format("{:.5}{:02x}{:02x}", random, index & 255, number & 255)
+                             : fmt::format("call_{:.16}{:04x}{:04x}", random, index, number);
+  Json out = Json::object();
+  if (streamed) out["index"] = number;
+  out["id"] = id;
+  out["type"] = "function";
+  out["function"] = {{"name", call.name}, {"arguments", call.arguments}};
+  return out;
+}
+
+const char* ResponseWriter::finish_of(const Choice& choice) {
+  const FinishReason reason = choice.finish.value_or(FinishReason::stop);
+  return choice.calls > 0 && reason == FinishReason::stop ? "tool_calls" : to_string(reason);
+}
+
 std::string ResponseWriter::whole(const Usage& usage) {
   Json body = envelope(head_.chat ? "chat.completion" : "text_completion");
   Json list = Json::array();
@@ -107,12 +156,12 @@ std::string ResponseWriter::whole(const Usage& usage) {
     Choice& choice = choices_[i];
     Json item = {{"index", i}};
     if (head_.chat) {
-      item["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      item["message"] = message(static_cast<uint32_t>(i));
     } else {
       item["text"] = choice.text;
     }
     item["logprobs"] = choice.has_logprobs ? logprobs(choice.tokens) : Json();
-    item["finish_reason"] = to_string(choice.finish.value_or(FinishReason::stop));
+    item["finish_reason"] = finish_of(choice);
     list.push_back(std::move(item));
   }
   body["choices"] = std::move(list);
@@ -191,7 +240,8 @@ ResponseWriter::Json ResponseWriter::timings_json(const Timings& timings) {
 ResponseWriter::Json ResponseWriter::usage_json(const Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
           {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
 }
 
 }  // namespace flexllm::server

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "server/api/tool_calls.h"
 #include "server/scheduling/generation.h"
 #include "server/text/text_model.h"
 
@@ -18,7 +19,8 @@ struct ResponseHead {
   int64_t created = 0;  // Unix time, seconds
   std::string model;
   bool chat = false;
-  bool include_usage = false;  // streams: one more chunk with it
+  bool include_usage = false;    // streams: one more chunk with it
+  std::optional<ToolUse> tools;  // calls of these are looked for in the text
 };
 
 class ResponseWriter {
@@ -43,11 +45,16 @@ class ResponseWriter {
     std::vector<TokenRecord> tokens;
     bool has_logprobs = false;
     std::optional<FinishReason> finish;
+    std::optional<ToolCallParser> parser;
+    size_t calls = 0;  // that were found
   };
 
   Json envelope(const char* object) const;
   Json chunk(uint32_t index, Json content, Json logprobs, const char* finish) const;
   std::string text_event(uint32_t index, const std::string& text);
+  Json message(uint32_t index);
+  Json call_json(uint32_t index, const ToolCall& call, bool streamed);
+  static const char* finish_of(const Choice& choice);
   Json logprobs(const std::vector<TokenRecord>& tokens) const;
   Json token_entry(uint32_t token, std::optional<float> logprob) const;
   static Json usage_json(const Usage& usage);

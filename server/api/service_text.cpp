@@ -38,6 +38,34 @@ std::optional<HttpReply> wrong_model(const std::string& asked, const std::string
       not_found("There is no such model here; see /v1/models.", "model", "model_not_found"));
 }
 
+// What the model's template makes of a chat, or why there is nothing.
+tl::expected<ChatPrompt, ApiError> prompt_of(const TextModel& text, const Chat& chat,
+                                             bool add_generation_prompt) {
+  if (const auto& problem = text.chat_problem(); !problem.empty()) {
+    return tl::unexpected(not_supported("messages", problem));
+  }
+  const bool history = std::any_of(chat.messages.begin(), chat.messages.end(), [](const auto& m) {
+    return m.role == "tool" || !m.tool_calls.empty();
+  });
+  if (text.tool_format() == ToolFormat::none && (history || !chat.tools.is_null())) {
+    return tl::unexpected(
+        not_supported(chat.tools.is_null() ? "messages" : "tools",
+                      "The model's template knows no tools, or none that this server can read."));
+  }
+  auto prompt = text.chat_prompt(chat, add_generation_prompt);
+  if (prompt) return *std::move(prompt);
+  return tl::unexpected(invalid_request("messages", prompt.error(), "invalid_messages"));
+}
+
+size_t bytes_of(const Chat& chat) {
+  size_t bytes = 0;
+  for (const auto& message : chat.messages) {
+    bytes += message.content.size();
+    for (const auto& call : message.tool_calls) bytes += call.arguments.size();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Answer Service::chat_completions(const HttpRequest& request, const Loaded* loaded) {
@@ -63,19 +91,24 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
   auto grammar = grammar_of(api.format, *loaded.grammars);
   if (!grammar) return reply_of(grammar.error());
   generation.grammar = std::move(*grammar);
+  std::optional<ToolUse> tools;
   if (api.chat) {
-    if (const auto& problem = model.text->chat_problem(); !problem.empty()) {
-      return reply_of(not_supported("messages", problem));
-    }
-    size_t bytes = 0;
-    for (const auto& message : api.messages) bytes += message.content.size();
-    if (auto error = too_long(bytes, loaded)) {
+    const Chat chat{std::move(api.messages), api.tools.list};
+    if (auto error = too_long(bytes_of(chat), loaded)) {
       error->param = "messages";
       return reply_of(*error);
     }
-    auto prompt = model.text->chat_prompt(api.messages, true);
-    if (!prompt) return reply_of(invalid_request("messages", prompt.error(), "invalid_messages"));
+    auto prompt = prompt_of(*model.text, chat, true);
+    if (!prompt) return reply_of(prompt.error());
     generation.prompts.push_back(std::move(prompt->tokens));
+    if (api.tools.choice != Tools::Choice::none) {
+      tools = ToolUse{model.text->tool_format(), api.tools.names, api.tools.parallel};
+    }
+    if (api.tools.choice == Tools::Choice::required) {
+      auto calls = grammar_of(api.tools, tools->format, *loaded.grammars);
+      if (!calls) return reply_of(calls.error());
+      generation.grammar = std::move(*calls);
+    }
   } else {
     for (auto& input : api.prompts) {
       auto* ids = std::get_if<std::vector<uint32_t>>(&input);
@@ -107,7 +140,8 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
                                          .count(),
                           .model = model.name,
                           .chat = api.chat,
-                          .include_usage = api.include_usage};
+                          .include_usage = api.include_usage,
+                          .tools = std::move(tools)};
   return std::make_unique<GenerationReply>(*results, ResponseWriter(head, choices, model.text),
                                            api.stream);
 }
@@ -157,21 +191,20 @@ Answer Service::detokenize(const HttpRequest& request, const Loaded* loaded) {
 }
 
 Answer Service::apply_template(const HttpRequest& request, const Loaded* loaded) {
-  const auto body = parse_json(request.body);
+  const auto body = parse_body(request.body);
   if (!body) return bad_json(body.error());
-  Fields fields(*body, "");
+  Fields fields(body->fields, "");
   std::string asked;
   bool add_generation_prompt = true;
   fields.read("model", asked);
-  const auto messages = read_messages(fields);
+  Chat chat;
+  chat.messages = read_messages(fields);
+  chat.tools = read_tools(fields, body->ordered.value("tools", Json())).list;
   fields.read("add_generation_prompt", add_generation_prompt);
   if (const auto error = fields.finish()) return reply_of(*error);
   if (auto refused = wrong_model(asked, loaded->model.name)) return *refused;
-  if (const auto& problem = loaded->model.text->chat_problem(); !problem.empty()) {
-    return reply_of(not_supported("messages", problem));
-  }
-  const auto prompt = loaded->model.text->chat_prompt(messages, add_generation_prompt);
-  if (!prompt) return reply_of(invalid_request("messages", prompt.error(), "invalid_messages"));
+  const auto prompt = prompt_of(*loaded->model.text, chat, add_generation_prompt);
+  if (!prompt) return reply_of(prompt.error());
   const Json reply = {{"prompt", prompt->text}, {"tokens", prompt->tokens}};
   return HttpReply{.body = dump(reply), .headers = {}};
 }

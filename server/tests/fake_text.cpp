@@ -31,12 +31,15 @@ std::string FakeText::decode(std::span<const uint32_t> tokens) const {
   return tokenizer::to_valid_utf8(bytes);
 }
 
-tl::expected<ChatPrompt, std::string> FakeText::chat_prompt(std::span<const ChatMessage> messages,
+tl::expected<ChatPrompt, std::string> FakeText::chat_prompt(const Chat& chat,
                                                             bool add_generation_prompt) const {
   ChatPrompt prompt;
-  for (const auto& message : messages) {
+  if (!chat.tools.is_null()) prompt.text += "<tools>" + chat.tools.dump() + "\n";
+  for (const auto& message : chat.messages) {
     if (message.content == "refuse") return tl::unexpected(std::string("the template refuses"));
-    prompt.text += "<" + message.role + ">" + message.content + "\n";
+    prompt.text += "<" + message.role + ">" + message.content;
+    for (const auto& call : message.tool_calls) prompt.text += call.name + call.arguments;
+    prompt.text += "\n";
   }
   if (add_generation_prompt) prompt.text += "<assistant>";
   prompt.tokens = encode(prompt.text, false);

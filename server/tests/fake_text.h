@@ -1,6 +1,7 @@
 // A tokenizer without a model: token b < 256 is the byte b, then a few tokens of several bytes (one
 // of them ends inside a character), then the end of a turn. The chat template is
-// "<role>content\n" for each message and "<assistant>" at the end.
+// "<tools>LIST\n" if there are any, "<role>content\n" for each message, with its calls, and
+// "<assistant>" at the end.
 #pragma once
 
 #include <array>
@@ -30,10 +31,12 @@ class FakeText final : public TextModel {
   }
   const std::vector<uint32_t>& end_tokens() const override { return end_; }
   const std::string& chat_problem() const override { return problem; }
-  tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
+  tl::expected<ChatPrompt, std::string> chat_prompt(const Chat& chat,
                                                     bool add_generation_prompt) const override;
+  ToolFormat tool_format() const override { return tools; }
 
   std::string problem;  // set before it is served
+  ToolFormat tools = ToolFormat::hermes;
 
  private:
   std::vector<uint32_t> end_{kEnd};

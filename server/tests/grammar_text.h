@@ -43,8 +43,8 @@ class GrammarText final : public TextModel {
   std::string_view token_name(uint32_t token) const override { return tokens_.at(token); }
   const std::vector<uint32_t>& end_tokens() const override { return end_; }
   const std::string& chat_problem() const override { return problem_; }
-  tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage>,
-                                                    bool) const override {
+  ToolFormat tool_format() const override { return ToolFormat::none; }
+  tl::expected<ChatPrompt, std::string> chat_prompt(const Chat&, bool) const override {
     return tl::unexpected(problem_);
   }
   uint32_t control() const { return control_; }

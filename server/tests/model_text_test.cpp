@@ -34,11 +34,11 @@ TEST(ModelText, ThePromptIsThatOfTheTemplateToTheToken) {
       continue;
     }
     SCOPED_TRACE(chat.at("conversation"));
-    std::vector<ChatMessage> messages;
+    Chat asked;
     for (const auto& message : conversation.at("messages")) {
-      messages.push_back({message.at("role"), message.at("content")});
+      asked.messages.push_back(said_by(message.at("role"), message.at("content")));
     }
-    const auto prompt = text.chat_prompt(messages, conversation.at("add_generation_prompt"));
+    const auto prompt = text.chat_prompt(asked, conversation.at("add_generation_prompt"));
     ASSERT_TRUE(prompt) << prompt.error();
     EXPECT_EQ(prompt->text, chat.at("output").get<std::string>());
     if (chat.at("conversation") != "control tokens in a message") {
@@ -49,12 +49,56 @@ TEST(ModelText, ThePromptIsThatOfTheTemplateToTheToken) {
   EXPECT_GE(compared, 8u);
 }
 
+TEST(ModelText, ToolsAndCallsReachTheTemplate) {
+  const ModelText text(source_with(tokenizer::read_test_file("templates/qwen2.5.jinja")), {});
+  EXPECT_EQ(text.tool_format(), ToolFormat::hermes);
+  const ordered_json golden = tokenizer::read_golden("chats.json");
+  size_t compared = 0;
+  for (const auto& chat : golden.at("chats")) {
+    const auto name = chat.at("conversation").get<std::string>();
+    if (chat.at("template") != "qwen2.5" || !name.starts_with("tool")) continue;
+    const ordered_json& conversation = golden.at("conversations").at(name);
+    Chat asked{.messages = {}, .tools = conversation.at("tools")};
+    for (const auto& message : conversation.at("messages")) {
+      ChatMessage parsed = said_by(message.at("role"), message.at("content"));
+      parsed.tool_call_id = message.value("tool_call_id", "");
+      parsed.name = message.value("name", "");
+      for (const auto& call : message.value("tool_calls", ordered_json::array())) {
+        parsed.tool_calls.push_back({call.at("id"), call.at("function").at("name"),
+                                     call.at("function").at("arguments").dump()});
+      }
+      asked.messages.push_back(std::move(parsed));
+    }
+    const auto prompt = text.chat_prompt(asked, conversation.at("add_generation_prompt"));
+    ASSERT_TRUE(prompt) << prompt.error();
+    EXPECT_EQ(prompt->text, chat.at("output").get<std::string>()) << name;
+    ++compared;
+  }
+  EXPECT_EQ(compared, 4u);
+}
+
+TEST(ModelText, TheTemplateTellsHowToolsAreCalled) {
+  const auto format = [](const std::string& source) {
+    return ModelText(source_with(source), {}).tool_format();
+  };
+  const auto of = [&](const char* name) {
+    return format(tokenizer::read_test_file("templates/" + std::string(name) + ".jinja"));
+  };
+  EXPECT_EQ(of("llama3.2"), ToolFormat::llama);
+  EXPECT_EQ(of("mistral"), ToolFormat::mistral);
+  EXPECT_EQ(of("smollm2"), ToolFormat::none);
+  EXPECT_EQ(of("llama2"), ToolFormat::none);
+  EXPECT_EQ(format("{{ tools }}"), ToolFormat::none) << "calls of an unknown kind";
+  EXPECT_EQ(format("tools <tool_call>"), ToolFormat::none) << "only text";
+}
+
 TEST(ModelText, AMessageCannotEndItsTurn) {
   const ModelText text(source_with(smollm2()), {});
   const auto end = text.encode("<|im_end|>", false);
   ASSERT_EQ(end.size(), 1u) << "a control token";
-  const std::vector<ChatMessage> messages = {{"system", "x"}, {"user", "a<|im_end|>b"}};
-  const auto prompt = text.chat_prompt(messages, true);
+  const Chat chat{.messages = {said_by("system", "x"), said_by("user", "a<|im_end|>b")},
+                  .tools = {}};
+  const auto prompt = text.chat_prompt(chat, true);
   ASSERT_TRUE(prompt);
   EXPECT_EQ(std::count(prompt->tokens.begin(), prompt->tokens.end(), end[0]), 2);
 }
@@ -65,9 +109,9 @@ TEST(ModelText, WithoutAUsableTemplateItSaysWhy) {
   const ModelText unknown(source_with("line\n{% include 'x' %}"), {});
   EXPECT_NE(unknown.chat_problem().find("line 2"), std::string::npos) << unknown.chat_problem();
   EXPECT_NE(unknown.chat_problem().find("include"), std::string::npos) << unknown.chat_problem();
-  const std::vector<ChatMessage> messages = {{"user", "x"}};
+  const Chat chat{.messages = {said_by("user", "x")}, .tools = {}};
   for (const auto* text : {&none, &unknown}) {
-    EXPECT_EQ(text->chat_prompt(messages, true).error(), text->chat_problem());
+    EXPECT_EQ(text->chat_prompt(chat, true).error(), text->chat_problem());
     EXPECT_FALSE(text->encode("still here", true).empty());
   }
 }

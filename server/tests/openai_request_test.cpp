@@ -122,8 +122,30 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(BadIn{true, {R"("logprobs":3)", "logprobs"}},
                       BadIn{true, {R"("top_logprobs":3)", "top_logprobs"}},
                       BadIn{true, {R"("logprobs":true,"top_logprobs":21)", "top_logprobs"}},
-                      BadIn{true, {R"("tools":[{"type":"function"}])", "tools", 501}},
-                      BadIn{true, {R"("tool_choice":"required")", "tool_choice", 501}},
+                      BadIn{true, {R"("tools":{})", "tools"}},
+                      BadIn{true, {R"("tools":[{"type":"function"}])", "tools[0].function"}},
+                      BadIn{true, {R"("tools":[{"type":"web"}])", "tools[0].type"}},
+                      BadIn{true,
+                            {R"("tools":[{"type":"function","function":{"name":"a b"}}])",
+                             "tools[0].function.name"}},
+                      BadIn{true,
+                            {R"("tools":[{"type":"function","function":{"name":"f"}},)"
+                             R"({"type":"function","function":{"name":"f"}}])",
+                             "tools[1].function.name"}},
+                      BadIn{true,
+                            {R"("tools":[{"type":"function","function":{"name":"f",)"
+                             R"("parameters":{"type":"string"}}}])",
+                             "tools[0].function.parameters"}},
+                      BadIn{true, {R"("tool_choice":"required")", "tool_choice"}},
+                      BadIn{true, {R"("tool_choice":"f")", "tool_choice"}},
+                      BadIn{true,
+                            {R"("tool_choice":{"type":"function","function":{"name":"f"}})",
+                             "tool_choice.function.name"}},
+                      BadIn{true,
+                            {R"("tools":[{"type":"function","function":{"name":"f"}}],)"
+                             R"("response_format":{"type":"json_object"})",
+                             "response_format", 501}},
+                      BadIn{true, {R"("parallel_tool_calls":1)", "parallel_tool_calls"}},
                       BadIn{true, {R"("functions":[{}])", "functions", 501}},
                       BadIn{true, {R"("modalities":["audio"])", "modalities", 501}},
                       BadIn{true, {R"("store":true)", "store", 501}},
@@ -170,10 +192,15 @@ INSTANTIATE_TEST_SUITE_P(
                     "messages[0].content[0].type"},
         BadMessages{R"([{"role":"user","content":"x","mood":"good"}])", "messages[0].mood"},
         BadMessages{R"([{"role":"user","content":"x","name":"bob"}])", "messages[0].name", 501},
-        BadMessages{R"([{"role":"tool","content":"x","tool_call_id":"1"}])", "messages[0].role",
-                    501},
+        BadMessages{R"([{"role":"tool","content":"x"}])", "messages[0].tool_call_id"},
+        BadMessages{R"([{"role":"user","content":"x","tool_calls":[{}]}])",
+                    "messages[0].tool_calls"},
+        BadMessages{R"([{"role":"assistant","tool_calls":[{"id":"a","type":"function",)"
+                    R"("function":{"name":"f","arguments":"[1]"}}]}])",
+                    "messages[0].tool_calls[0].function.arguments"},
+        BadMessages{R"([{"role":"function","content":"x"}])", "messages[0].role", 501},
         BadMessages{R"([{"role":"assistant","content":"x","tool_calls":[{}]}])",
-                    "messages[0].tool_calls", 501}));
+                    "messages[0].tool_calls[0].id"}));
 
 TEST(Request, NamesTheFormatOfTheAnswer) {
   for (const bool chat : {true, false}) {
@@ -209,6 +236,40 @@ TEST(ChatRequest, TakesTextPartsAndReplayedAnswers) {
   EXPECT_EQ(request->messages[0].role, "system");
   EXPECT_EQ(request->messages[1].content, "a\nb");
   EXPECT_EQ(request->messages[2].content, "c");
+}
+
+TEST(ChatRequest, TakesToolsInTheOrderInWhichTheyAreWritten) {
+  const std::string list =
+      R"([{"type":"function","function":{"name":"z","parameters":{"properties":{"b":{},"a":{}}}}},)"
+      R"({"type":"function","function":{"name":"a","description":"d","strict":true}}])";
+  using Choice = Tools::Choice;
+  const auto tools = good(true, "\"tools\":" + list).tools;
+  EXPECT_EQ(tools.list.dump(), list);
+  EXPECT_EQ(tools.names, (std::vector<std::string>{"z", "a"}));
+  EXPECT_EQ(tools.choice, Choice::automatic);
+  EXPECT_TRUE(tools.parallel);
+  const auto none = good(true, R"("tool_choice":"none","tools":)" + list).tools;
+  EXPECT_EQ(none.choice, Choice::none);
+  EXPECT_TRUE(none.list.is_null()) << "the model does not see them";
+  const auto one = good(true, R"("tool_choice":{"type":"function","function":{"name":"a"}},)"
+                              R"("parallel_tool_calls":false,"tools":)" +
+                                  list)
+                       .tools;
+  EXPECT_EQ(one.choice, Choice::required);
+  EXPECT_EQ(one.only, "a");
+  EXPECT_FALSE(one.parallel);
+}
+
+TEST(ChatRequest, TakesCallsAndTheirResults) {
+  const auto parsed = parse_body(R"({"messages":[
+      {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",
+       "function":{"name":"f","arguments":"{\"b\":1,\"a\":2}"}}]},
+      {"role":"tool","tool_call_id":"c1","name":"f","content":[{"type":"text","text":"r"}]}]})");
+  const auto request = parse_chat_request(*parsed, kLimits);
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->messages[0].tool_calls[0].arguments, R"({"b":1,"a":2})");
+  EXPECT_EQ(request->messages[1].tool_call_id, "c1");
+  EXPECT_EQ(request->messages[1].content, "r");
 }
 
 TEST(Request, DefaultsComeFromTheModel) {

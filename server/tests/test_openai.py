@@ -191,8 +191,8 @@ def test_other_errors(client, model, url):
     assert caught.value.body["n_prompt_tokens"] == limit + 1
     assert caught.value.body["n_ctx"] == limit
     with pytest.raises(openai.APIStatusError) as caught:
-        chat(client, model, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert caught.value.status_code == 501 and caught.value.param == "tools"
+        chat(client, model, functions=[{"name": "f"}])
+    assert caught.value.status_code == 501 and caught.value.param == "functions"
 
 
 def test_wrong_key(model, url, key):

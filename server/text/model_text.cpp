@@ -4,6 +4,37 @@
 #include <nlohmann/json.hpp>
 
 namespace flexllm::server {
+namespace {
+
+constexpr std::string_view kMistralCalls = "[TOOL_CALLS]";
+
+ToolFormat format_of(const tokenizer::ChatTemplate& compiled, std::string_view source) {
+  const auto writes = [&](std::string_view text) {
+    return source.find(text) != std::string_view::npos;
+  };
+  if (!compiled.mentions("tools")) return ToolFormat::none;
+  if (writes(kMistralCalls)) return ToolFormat::mistral;
+  if (writes("<tool_call>")) return ToolFormat::hermes;
+  if (writes("ipython") && writes("\"parameters\"")) return ToolFormat::llama;
+  return ToolFormat::none;
+}
+
+nlohmann::ordered_json as_json(const ChatMessage& message) {
+  nlohmann::ordered_json out = {{"role", message.role}, {"content", message.content}};
+  if (!message.tool_call_id.empty()) out["tool_call_id"] = message.tool_call_id;
+  if (!message.name.empty()) out["name"] = message.name;
+  for (const auto& call : message.tool_calls) {
+    // Templates write arguments as JSON, so they want the object and not its text.
+    out["tool_calls"].push_back(
+        {{"id", call.id},
+         {"type", "function"},
+         {"function",
+          {{"name", call.name}, {"arguments", nlohmann::ordered_json::parse(call.arguments)}}}});
+  }
+  return out;
+}
+
+}  // namespace
 
 ModelText::ModelText(const formats::TokenizerSource& source,
                      const formats::GenerationDefaults& defaults)
@@ -12,7 +43,10 @@ ModelText::ModelText(const formats::TokenizerSource& source,
     chat_problem_ = "The model has no chat template.";
   } else {
     try {
-      template_ = tokenizer::ChatTemplate::compile(source.chat_templates.front().text);
+      const std::string& text = source.chat_templates.front().text;
+      template_ = tokenizer::ChatTemplate::compile(text);
+      tool_format_ = format_of(*template_, text);
+      if (tool_format_ == ToolFormat::mistral) call_token_ = tokenizer_.id_of(kMistralCalls);
     } catch (const tokenizer::TemplateError& error) {
       chat_problem_ = std::string("The model's chat template is not supported: ") + error.what();
     }
@@ -37,7 +71,8 @@ std::string ModelText::decode(std::span<const uint32_t> tokens) const {
 }
 
 std::string_view ModelText::token_bytes(uint32_t token) const {
-  return tokenizer_.is_special(token) ? std::string_view() : tokenizer_.token_bytes(token);
+  return tokenizer_.is_special(token) && token != call_token_ ? std::string_view()
+                                                              : tokenizer_.token_bytes(token);
 }
 
 std::string_view ModelText::token_name(uint32_t token) const {
@@ -48,15 +83,14 @@ std::string ModelText::name_of(std::optional<uint32_t> token) const {
   return token ? std::string(tokenizer_.token_bytes(*token)) : std::string();
 }
 
-tl::expected<ChatPrompt, std::string> ModelText::chat_prompt(std::span<const ChatMessage> messages,
+tl::expected<ChatPrompt, std::string> ModelText::chat_prompt(const Chat& chat,
                                                              bool add_generation_prompt) const {
   if (!template_) return tl::unexpected(chat_problem_);
   auto list = nlohmann::ordered_json::array();
-  for (const auto& message : messages) {
-    list.push_back({{"role", message.role}, {"content", message.content}});
-  }
+  for (const auto& message : chat.messages) list.push_back(as_json(message));
   tokenizer::ChatInput input;
   input.messages = &list;
+  if (!chat.tools.is_null()) input.tools = &chat.tools;
   input.add_generation_prompt = add_generation_prompt;
   input.bos_token = name_of(tokenizer_.bos_id());
   input.eos_token = name_of(tokenizer_.eos_id());

@@ -27,8 +27,9 @@ class ModelText final : public TextModel {
   std::string_view token_name(uint32_t token) const override;
   const std::vector<uint32_t>& end_tokens() const override { return end_tokens_; }
   const std::string& chat_problem() const override { return chat_problem_; }
-  tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage> messages,
+  tl::expected<ChatPrompt, std::string> chat_prompt(const Chat& chat,
                                                     bool add_generation_prompt) const override;
+  ToolFormat tool_format() const override { return tool_format_; }
 
  private:
   std::string name_of(std::optional<uint32_t> token) const;
@@ -37,6 +38,8 @@ class ModelText final : public TextModel {
   std::optional<tokenizer::ChatTemplate> template_;
   std::string chat_problem_;
   std::vector<uint32_t> end_tokens_;
+  ToolFormat tool_format_ = ToolFormat::none;
+  std::optional<uint32_t> call_token_;  // a control token that is part of the text of calls
 };
 
 }  // namespace flexllm::server

@@ -56,8 +56,8 @@ class Words final : public TextModel {
   std::string_view token_name(uint32_t token) const override { return tokens_[token]; }
   const std::vector<uint32_t>& end_tokens() const override { return ends_; }
   const std::string& chat_problem() const override { return tokens_[0]; }
-  tl::expected<ChatPrompt, std::string> chat_prompt(std::span<const ChatMessage>,
-                                                    bool) const override {
+  ToolFormat tool_format() const override { return ToolFormat::none; }
+  tl::expected<ChatPrompt, std::string> chat_prompt(const Chat&, bool) const override {
     return tl::unexpected(std::string("no chats"));
   }
 

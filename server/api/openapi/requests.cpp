@@ -98,19 +98,63 @@ std::vector<Json> common_rules() {
           any_of({absent("stream_options"), given("stream", {{"const", true}})})};
 }
 
+// What the model called, as answers carry it and as clients send it back.
+Json tool_call() {
+  const Json function = object({{"name", text()}, {"arguments", text()}}, {"name", "arguments"});
+  return object({{"id", text()}, {"type", one_of_texts({"function"})}, {"function", function}},
+                {"id", "function"});
+}
+
 Json messages() {
   const Json part = object({{"type", one_of_texts({"text"})}, {"text", text()}}, {"type", "text"});
   const Json content = any_of({text(), list(part, 1, 0)});
-  Json message = object(
+  const Json said = object(
       {{"role", one_of_texts({"system", "developer", "user", "assistant"})}, {"content", content}},
       {"role", "content"});
-  return list(std::move(message), 1, 0);
+  const Json called = object({{"role", one_of_texts({"assistant"})},
+                              {"content", any_of({content, {{"type", "null"}}})},
+                              {"tool_calls", list(tool_call(), 1, kMaxToolCalls)}},
+                             {"role", "tool_calls"});
+  const Json result = object({{"role", one_of_texts({"tool"})},
+                              {"content", content},
+                              {"tool_call_id", text()},
+                              {"name", nullable(text())}},
+                             {"role", "content", "tool_call_id"});
+  return list(any_of({said, called, result}), 1, 0);
+}
+
+Json tools() {
+  Json name = text();
+  name["pattern"] = "^[a-zA-Z0-9_-]{1,64}$";
+  const Json parameters = {{"type", Json::array({"object", "null"})}};
+  const Json function =
+      object({{"name", std::move(name)},
+              {"description", nullable(text())},
+              {"parameters", described(parameters, "A JSON schema of an object.")},
+              {"strict", described(nullable(boolean()), "Changes nothing.")}},
+             {"name"});
+  return described(
+      nullable(list(object({{"type", one_of_texts({"function"})}, {"function", function}},
+                           {"type", "function"}),
+                    0, kMaxTools)),
+      "Functions that the model may call, with different names; 501 if it cannot.");
+}
+
+Json tool_choice() {
+  const Json one = object(
+      {{"type", one_of_texts({"function"})}, {"function", object({{"name", text()}}, {"name"})}},
+      {"type", "function"});
+  return described(any_of({one_of_texts({"none", "auto", "required"}), one, {{"type", "null"}}}),
+                   "required, or a function: the arguments are held to their schema.");
 }
 
 Json chat(const RequestLimits& limits) {
   Json members = {{"messages", messages()}};
   members.update(common(limits));
   for (const char* name : {"max_tokens", "max_completion_tokens"}) members[name]["minimum"] = 1;
+  members["tools"] = tools();
+  members["tool_choice"] = tool_choice();
+  members["parallel_tool_calls"] = nullable(boolean());
   members["logprobs"] = nullable(boolean());
   members["top_logprobs"] =
       described(nullable(integer(0, kMaxTopLogprobs)), "Only with `logprobs`.");
@@ -169,6 +213,9 @@ Json request_schemas(const RequestLimits& limits) {
        object({{"model", model}, {"tokens", list(ref("TokenId"))}}, {"tokens"})},
       {"TemplateRequest", object({{"model", model},
                                   {"messages", messages()},
+                                  {"tools", tools()},
+                                  {"tool_choice", tool_choice()},
+                                  {"parallel_tool_calls", nullable(boolean())},
                                   {"add_generation_prompt", nullable(boolean())}},
                                  {"messages"})},
   };

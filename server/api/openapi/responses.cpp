@@ -6,15 +6,18 @@ namespace {
 
 Json constant(const char* value) { return {{"const", value}}; }
 
-Json finish_reason() { return one_of_texts({"stop", "length"}); }
+Json finish_reason() { return one_of_texts({"stop", "length", "tool_calls"}); }
 
 // Natural logarithms, at least -9999.
 Json logprob() { return {{"type", "number"}}; }
 
 Json usage() {
   return object(
-      {{"prompt_tokens", count()}, {"completion_tokens", count()}, {"total_tokens", count()}},
-      {"prompt_tokens", "completion_tokens", "total_tokens"});
+      {{"prompt_tokens", count()},
+       {"completion_tokens", count()},
+       {"total_tokens", count()},
+       {"prompt_tokens_details", object({{"cached_tokens", count()}}, {"cached_tokens"})}},
+      {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"});
 }
 
 Json chat_logprobs() {
@@ -112,9 +115,14 @@ Json error() {
 }  // namespace
 
 Json response_schemas() {
-  const Json message = object(
-      {{"role", constant("assistant")}, {"content", text()}, {"refusal", {{"type", "null"}}}},
-      {"role", "content", "refusal"});
+  const Json function = object({{"name", text()}, {"arguments", text()}}, {"name", "arguments"});
+  const Json call = object({{"id", text()}, {"type", constant("function")}, {"function", function}},
+                           {"id", "type", "function"});
+  const Json message = object({{"role", constant("assistant")},
+                               {"content", nullable(text())},
+                               {"refusal", {{"type", "null"}}},
+                               {"tool_calls", list(call, 1, 0)}},
+                              {"role", "content", "refusal"});
   return {
       {"Error", error()},
       {"Usage", usage()},
