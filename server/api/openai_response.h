@@ -63,7 +63,7 @@ class ResponseWriter {
   const ResponseHead head_;
   const std::shared_ptr<const TextModel> text_;
   std::vector<Choice> choices_;
-  std::string chunk_begin_;  // of text_event()
+  std::string chunk_begin_;         // of text_event()
   std::optional<Timings> timings_;  // once the last delta is known
 };
 
