@@ -93,8 +93,9 @@ void add_scheduler_options(OptionTable& table, server::SchedulerOptions& options
             "Choices on the card at once; 0: as many as a decode launch has rows");
   table.add("prefill-chunk", options.prefill_chunk, 1, 1u << 20,
             "Tokens of prompts in one prefill launch");
-  table.add("prefill-target", options.prefill_target, std::chrono::milliseconds(0),
-            "For a prefill launch that others wait behind, which is cut to that; 0: no limit");
+  table.add(
+      "prefill-target", options.prefill_target, std::chrono::milliseconds(0),
+      "For a prefill launch on a card without a decode kernel, which is cut to that; 0: no limit");
   table.add("no-prefix-cache", options.no_prefix_cache,
             "Compute every prompt from its first token");
   table.add("host-cache-bytes", options.host_cache_bytes, 0, UINT64_MAX,

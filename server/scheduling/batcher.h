@@ -105,7 +105,7 @@ class Batcher {
   Planned plan_prefill();
   std::vector<Sequence*> candidates(host::Stage stage) const;
   bool goes_to_decode(const Sequence& sequence) const;
-  uint32_t prefill_rows(size_t candidates) const;
+  uint32_t prefill_rows() const;
   bool add_rows(Planned& planned, Sequence& sequence, uint32_t rows);
   std::optional<Fault> collect(Planned& planned, const host::LaunchResult& result);
   std::optional<Fault> take_token(Sequence& sequence, host::Stage stage, const Work& work,

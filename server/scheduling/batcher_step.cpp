@@ -122,7 +122,7 @@ Batcher::Planned Batcher::plan_prefill() {
   auto candidates = this->candidates(Stage::prefill);
   // Without a decode kernel the next tokens come from here too, and go before prompts.
   std::ranges::stable_partition(candidates, [](const Sequence* s) { return s->remaining() == 1; });
-  uint32_t room = prefill_rows(candidates.size());
+  uint32_t room = prefill_rows();
   for (Sequence* sequence : candidates) {
     if (room == 0) break;
     count_reused(*sequence, reuse_pages(*sequence));
@@ -141,11 +141,13 @@ Batcher::Planned Batcher::plan_prefill() {
   return planned;
 }
 
-// Rows of the next prefill launch. Those that wait behind it, or decode on the same kernel, set a
-// limit to its time.
-uint32_t Batcher::prefill_rows(size_t candidates) const {
+// Rows of the next prefill launch. Where there is no decode kernel, next tokens wait for it, which
+// sets a limit to its time; elsewhere it is as long as the card likes it best.
+uint32_t Batcher::prefill_rows() const {
   const uint32_t most = std::min(options_.prefill_chunk, limits_.max_prefill_rows);
-  if (options_.prefill_target.count() == 0 || (candidates < 2 && running_.size() < 2)) return most;
+  if (options_.prefill_target.count() == 0 || limits_.max_batch > 0 || running_.size() < 2) {
+    return most;
+  }
   double rows = kFirstRows;
   if (prefill_ns_per_row_ > 0) {
     const std::chrono::nanoseconds target = options_.prefill_target;

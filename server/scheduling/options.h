@@ -15,9 +15,9 @@ struct SchedulerOptions {
   uint32_t max_queue = 256;
   uint64_t max_queued_tokens = 1u << 20;  // of their prompts; one request may always wait
   uint32_t max_sequences = 0;    // choices on the card at once; 0: as many as a decode launch has
-  uint32_t prefill_chunk = 256;  // rows of a prefill launch, cut to what the card takes
-  // How long a prefill launch may take while others wait for it; it gets fewer rows. 0: as long as
-  // prefill_chunk takes.
+  uint32_t prefill_chunk = 128;  // rows of a prefill launch, cut to what the card takes
+  // How long a prefill launch may take where next tokens wait for it, because the card has no
+  // decode kernel; it gets fewer rows. 0: as long as prefill_chunk takes.
   std::chrono::milliseconds prefill_target{100};
   uint32_t context_length = 0;             // cut below the model's and the card's; 0: not
   bool no_prefix_cache = false;            // compute every prompt from its first token

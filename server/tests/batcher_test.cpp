@@ -55,42 +55,28 @@ double longest_gap(const Simulation::Record& record) {
 }
 
 TEST(Batcher, DecodeGoesOnWhileAPrefillLaunchRuns) {
-  SchedulerOptions options;
-  options.prefill_target = 0ms;
-  Simulation simulation(endless_model(), options, simple_cost);
+  Simulation simulation(endless_model(), {}, simple_cost);
   const size_t stream = simulation.add(0, request_of(letters(8, 0), 200));
   for (uint32_t i = 1; i < 4; ++i) simulation.add(0.1, request_of(letters(512, i), 1));
   simulation.run();
-  EXPECT_EQ(simulation.card->largest_prefill, 256);
+  EXPECT_EQ(simulation.card->largest_prefill, 128);
   EXPECT_LT(longest_gap(simulation.records[stream]), 0.0201);
 }
 
-TEST(Batcher, PrefillLaunchesKeepToTheirTargetWhileOthersWait) {
-  SchedulerOptions options;
-  options.prefill_target = 50ms;
-  const auto largest = [&](uint32_t prompts) {
-    Simulation simulation(endless_model(), options, simple_cost);
-    for (uint32_t i = 0; i < prompts; ++i) simulation.add(0, request_of(letters(512, i), 1));
-    simulation.run();
-    return simulation.card->largest_prefill.load();
-  };
-  EXPECT_EQ(largest(1), 256) << "nobody waits behind it";
-  Simulation simulation(endless_model(), options, simple_cost);
-  simulation.add(0, request_of(letters(8, 9), 300));
-  simulation.add(0.1, request_of(letters(512, 1), 1));
-  simulation.run();
-  EXPECT_LE(simulation.card->largest_prefill, 64) << "32 rows take 32 ms; 64 to begin with";
-}
-
-TEST(Batcher, WithoutADecodeKernelNextTokensGoBeforePrompts) {
+TEST(Batcher, WithoutADecodeKernelNextTokensSetALimitToPrefillLaunches) {
   FakeModel model = endless_model();
   model.limits.max_batch = 0;
   SchedulerOptions options;
   options.prefill_target = 50ms;
+  Simulation alone(model, options, simple_cost);
+  alone.add(0, request_of(letters(512, 0), 1));
+  alone.run();
+  EXPECT_EQ(alone.card->largest_prefill, 128) << "nobody waits for it";
   Simulation simulation(model, options, simple_cost);
   const size_t stream = simulation.add(0, request_of(letters(8, 0), 100));
   for (uint32_t i = 1; i < 4; ++i) simulation.add(0.05, request_of(letters(512, i), 1));
   simulation.run();
+  EXPECT_LE(simulation.card->largest_prefill, 64) << "to begin with; then 32, in 32 ms";
   EXPECT_LT(longest_gap(simulation.records[stream]), 0.0701);
 }
 
