@@ -12,7 +12,7 @@ WORKDIR /opt/flexllm
 COPY scripts/debian-packages.txt scripts/container/ /setup/
 ADD ${XRT_DEB} /setup/
 RUN apt-get update \
- && grep -vE '^(#|ccache|chromium|clang-|git$|libxrt|shellcheck)' /setup/debian-packages.txt \
+ && grep -vE '^(#|ccache|clang-|git$|libxrt|shellcheck)' /setup/debian-packages.txt \
     | xargs apt-get install -y --no-install-recommends \
  && sh /setup/install-xrt dev
 COPY . .
