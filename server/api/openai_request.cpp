@@ -175,7 +175,7 @@ void read_tool_calls(Fields& message, const json& list, std::vector<ToolCall>& o
   for (size_t i = 0; i < list.size() && message.ok(); ++i) {
     Fields call(list[i], message.full_name(fmt::format("tool_calls[{}]", i)));
     ToolCall parsed;
-    std::string type = "function";
+    std::string type;
     call.read("type", type);
     if (type != "function") call.fail("type", "must be 'function'.");
     call.read("id", parsed.id);
@@ -289,7 +289,7 @@ std::vector<ChatMessage> read_messages(Fields& fields) {
     }
     message.refuse("function_call", kOldTools);
     if (const json* calls = message.find("tool_calls")) {
-      if (parsed.role == "assistant" || *calls == json::array()) {
+      if (parsed.role == "assistant") {
         read_tool_calls(message, *calls, parsed.tool_calls);
       } else {
         message.fail("tool_calls", "belong to an assistant's message.");

@@ -1,6 +1,7 @@
 // A tokenizer without a model: token b < 256 is the byte b, then a few tokens of several bytes (one
 // of them ends inside a character), then the end of a turn. The chat template is
-// "<tools>LIST\n" if there are any, "<role>content\n" for each message, with its calls, and
+// the beginning of "<tools>LIST\n" if there are any, "<role>content\n" for each message, with its
+// calls, and
 // "<assistant>" at the end.
 #pragma once
 

@@ -200,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "messages[0].tool_calls[0].function.arguments"},
         BadMessages{R"([{"role":"function","content":"x"}])", "messages[0].role", 501},
         BadMessages{R"([{"role":"assistant","content":"x","tool_calls":[{}]}])",
-                    "messages[0].tool_calls[0].id"}));
+                    "messages[0].tool_calls[0].type"}));
 
 TEST(Request, NamesTheFormatOfTheAnswer) {
   for (const bool chat : {true, false}) {

@@ -98,29 +98,47 @@ std::vector<Json> common_rules() {
           any_of({absent("stream_options"), given("stream", {{"const", true}})})};
 }
 
+Json some_text() { return {{"type", "string"}, {"minLength", 1}}; }
+
 // What the model called, as answers carry it and as clients send it back.
 Json tool_call() {
-  const Json function = object({{"name", text()}, {"arguments", text()}}, {"name", "arguments"});
-  return object({{"id", text()}, {"type", one_of_texts({"function"})}, {"function", function}},
-                {"id", "function"});
+  const Json function =
+      object({{"name", some_text()}, {"arguments", described(text(), "Of a JSON object.")}},
+             {"name", "arguments"});
+  return object({{"id", some_text()}, {"type", one_of_texts({"function"})}, {"function", function}},
+                {"id", "type", "function"});
 }
 
 Json messages() {
   const Json part = object({{"type", one_of_texts({"text"})}, {"text", text()}}, {"type", "text"});
   const Json content = any_of({text(), list(part, 1, 0)});
-  const Json said = object(
-      {{"role", one_of_texts({"system", "developer", "user", "assistant"})}, {"content", content}},
-      {"role", "content"});
+  const Json said =
+      object({{"role", one_of_texts({"system", "developer", "user"})}, {"content", content}},
+             {"role", "content"});
+  const Json answered = object({{"role", one_of_texts({"assistant"})},
+                                {"content", content},
+                                {"tool_calls", nullable(list(tool_call(), 0, kMaxToolCalls))}},
+                               {"role", "content"});
   const Json called = object({{"role", one_of_texts({"assistant"})},
                               {"content", any_of({content, {{"type", "null"}}})},
                               {"tool_calls", list(tool_call(), 1, kMaxToolCalls)}},
                              {"role", "tool_calls"});
   const Json result = object({{"role", one_of_texts({"tool"})},
                               {"content", content},
-                              {"tool_call_id", text()},
+                              {"tool_call_id", some_text()},
                               {"name", nullable(text())}},
                              {"role", "content", "tool_call_id"});
-  return list(any_of({said, called, result}), 1, 0);
+  return list(any_of({said, answered, called, result}), 1, 0);
+}
+
+// Rules that bind `tools` to other members.
+std::vector<Json> tool_rules() {
+  const Json no_choice = any_of({one_of_texts({"none", "auto"}), {{"type", "null"}}});
+  const Json none = any_of({{{"type", "array"}, {"maxItems", 0}}, {{"type", "null"}}});
+  const Json plain = any_of({member("type", {{"const", "text"}}), {{"type", "null"}}});
+  return {any_of({member("tool_choice", no_choice), given("tools", list(Json::object(), 1, 0))}),
+          any_of({member("response_format", plain), member("tools", none),
+                  given("tool_choice", {{"const", "none"}})})};
 }
 
 Json tools() {
@@ -160,6 +178,7 @@ Json chat(const RequestLimits& limits) {
       described(nullable(integer(0, kMaxTopLogprobs)), "Only with `logprobs`.");
   Json schema = object(std::move(members), {"messages"});
   schema["allOf"] = common_rules();
+  for (auto& rule : tool_rules()) schema["allOf"].push_back(std::move(rule));
   schema["allOf"].push_back(any_of({absent("top_logprobs"), given("logprobs", {{"const", true}})}));
   return schema;
 }
@@ -202,6 +221,14 @@ Json completion(const RequestLimits& limits) {
 
 Json request_schemas(const RequestLimits& limits) {
   const Json model = nullable(text());
+  Json template_request = object({{"model", model},
+                                  {"messages", messages()},
+                                  {"tools", tools()},
+                                  {"tool_choice", tool_choice()},
+                                  {"parallel_tool_calls", nullable(boolean())},
+                                  {"add_generation_prompt", nullable(boolean())}},
+                                 {"messages"});
+  template_request["allOf"] = Json::array({tool_rules().front()});
   return {
       {"TokenId", integer(0, limits.vocab > 0 ? limits.vocab - 1 : kMaxInt)},
       {"ChatRequest", chat(limits)},
@@ -211,13 +238,7 @@ Json request_schemas(const RequestLimits& limits) {
               {"prompt"})},
       {"DetokenizeRequest",
        object({{"model", model}, {"tokens", list(ref("TokenId"))}}, {"tokens"})},
-      {"TemplateRequest", object({{"model", model},
-                                  {"messages", messages()},
-                                  {"tools", tools()},
-                                  {"tool_choice", tool_choice()},
-                                  {"parallel_tool_calls", nullable(boolean())},
-                                  {"add_generation_prompt", nullable(boolean())}},
-                                 {"messages"})},
+      {"TemplateRequest", std::move(template_request)},
   };
 }
 
