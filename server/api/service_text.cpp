@@ -199,6 +199,9 @@ Answer Service::apply_template(const HttpRequest& request, const Loaded* loaded)
   fields.read("model", asked);
   Chat chat;
   chat.messages = read_messages(fields);
+  for (const char* name : {"tool_choice", "parallel_tool_calls"}) {
+    if (fields.find(name) != nullptr) fields.fail(name, "belongs to an answer.");
+  }
   chat.tools = read_tools(fields, body->ordered.value("tools", Json())).list;
   fields.read("add_generation_prompt", add_generation_prompt);
   if (const auto error = fields.finish()) return reply_of(*error);

@@ -221,14 +221,11 @@ Json completion(const RequestLimits& limits) {
 
 Json request_schemas(const RequestLimits& limits) {
   const Json model = nullable(text());
-  Json template_request = object({{"model", model},
-                                  {"messages", messages()},
-                                  {"tools", tools()},
-                                  {"tool_choice", tool_choice()},
-                                  {"parallel_tool_calls", nullable(boolean())},
-                                  {"add_generation_prompt", nullable(boolean())}},
-                                 {"messages"});
-  template_request["allOf"] = Json::array({tool_rules().front()});
+  const Json template_request = object({{"model", model},
+                                        {"messages", messages()},
+                                        {"tools", tools()},
+                                        {"add_generation_prompt", nullable(boolean())}},
+                                       {"messages"});
   return {
       {"TokenId", integer(0, limits.vocab > 0 ? limits.vocab - 1 : kMaxInt)},
       {"ChatRequest", chat(limits)},
@@ -238,7 +235,7 @@ Json request_schemas(const RequestLimits& limits) {
               {"prompt"})},
       {"DetokenizeRequest",
        object({{"model", model}, {"tokens", list(ref("TokenId"))}}, {"tokens"})},
-      {"TemplateRequest", std::move(template_request)},
+      {"TemplateRequest", template_request},
   };
 }
 
