@@ -225,4 +225,15 @@ StagePlan plan_decode(const Accelerator& accelerator, const ModelShape& model, u
                 least_array_cycles(kernel, model, 1.0 * steps * batch, 1.0 * steps * batch, pairs));
 }
 
+double launch_seconds(const Accelerator& accelerator, const ModelShape& model, Stage stage,
+                      const std::vector<SequenceRows>& sequences, uint32_t logits_rows) {
+  const Kernel& kernel = need(accelerator, stage);
+  Totals totals;
+  add_launch(totals, kernel, rates_of(accelerator.device, kernel), model, sequences, logits_rows,
+             1.0);
+  double cycles = 0;
+  for (const RegionTotal& region : totals.all()) cycles += region.cycles;
+  return cycles / (kernel.clock_mhz * 1e6);
+}
+
 }  // namespace flexllm::kernels::model

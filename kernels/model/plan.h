@@ -57,6 +57,10 @@ StagePlan plan_prefill(const Accelerator& accelerator, const ModelShape& model, 
 StagePlan plan_decode(const Accelerator& accelerator, const ModelShape& model, uint32_t batch,
                       uint32_t first_position, uint32_t steps);
 
+// One launch with these rows, of which `logits_rows` ask for a row result.
+double launch_seconds(const Accelerator& accelerator, const ModelShape& model, Stage stage,
+                      const std::vector<SequenceRows>& sequences, uint32_t logits_rows);
+
 // Whether the model's dimensions and the request are within the accelerator's maxima.
 void check_maxima(const Accelerator& accelerator, const ModelShape& model, const Request& request);
 

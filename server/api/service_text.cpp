@@ -124,6 +124,8 @@ Answer Service::generate(const HttpRequest& request, const Loaded& loaded, ApiRe
     }
   }
   generation.id = request.id;
+  // Where there are keys shares go by key: whoever has one may call himself any user.
+  if (request.key != 0) generation.client = "key " + std::to_string(request.key);
   if (options_.request_timeout.count() > 0) {
     generation.deadline = std::chrono::steady_clock::now() + options_.request_timeout;
   }

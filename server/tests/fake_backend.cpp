@@ -104,11 +104,7 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
   }
   flight = {};
   flight.running = true;
-  flight.result.kernel_time = card_->time ? card_->time->cost(launch)
-                                          : std::max<std::chrono::nanoseconds>(
-                                                std::chrono::milliseconds(card_->launch_ms.load()),
-                                                std::chrono::microseconds(1));
-  flight.ends = now() + flight.result.kernel_time;
+  take_time(flight, launch);
   const uint32_t page_tokens = model_.limits.page_tokens;
   for (const auto& row : launch.rows) {
     if (card_->bad_token == static_cast<int>(row.token)) flight.failed = true;
@@ -153,6 +149,23 @@ tl::expected<void, host::DeviceError> FakeBackend::start(const host::Launch& lau
 
 std::chrono::steady_clock::time_point FakeBackend::now() const {
   return card_->time != nullptr ? card_->time->now : std::chrono::steady_clock::now();
+}
+
+void FakeBackend::take_time(Flight& flight, const host::Launch& launch) {
+  std::chrono::nanoseconds time = std::chrono::microseconds(1);
+  if (card_->time == nullptr) {
+    time = std::max<std::chrono::nanoseconds>(std::chrono::milliseconds(card_->launch_ms), time);
+  } else {
+    time = card_->time->cost(launch);
+    Flight& other = &flight == &decode_ ? prefill_ : decode_;
+    if (card_->time->shared && other.running && other.ends > now()) {
+      const auto both = std::min<std::chrono::nanoseconds>(time, other.ends - now());
+      other.ends += both;
+      time += both;
+    }
+  }
+  flight.result.kernel_time = time;
+  flight.ends = now() + time;
 }
 
 bool FakeBackend::finished(host::Stage stage) const {

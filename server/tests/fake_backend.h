@@ -20,6 +20,7 @@ namespace flexllm::server::testing {
 struct VirtualTime {
   std::chrono::steady_clock::time_point now{};
   std::function<std::chrono::nanoseconds(const host::Launch&)> cost;
+  bool shared = false;  // the stages share one memory: side by side each gets half of it
 };
 
 // Shared between the test and the backend inside of a scheduler. Thread-safe.
@@ -98,6 +99,7 @@ class FakeBackend final : public Backend {
   void check(const host::Launch& launch) const;
   std::vector<float> logits_of(uint64_t hash) const;
   std::chrono::steady_clock::time_point now() const;
+  void take_time(Flight& flight, const host::Launch& launch);
   Flight& flight(host::Stage stage) { return stage == host::Stage::decode ? decode_ : prefill_; }
 
   const FakeModel model_;

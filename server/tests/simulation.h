@@ -33,8 +33,10 @@ class Simulation {
     Outcome outcome;
   };
 
-  Simulation(const FakeModel& model, const SchedulerOptions& options, Cost cost)
-      : time_{.now = {}, .cost = std::move(cost)},
+  // `shared_memory`: see VirtualTime.
+  Simulation(const FakeModel& model, const SchedulerOptions& options, Cost cost,
+             bool shared_memory = false)
+      : time_{.now = {}, .cost = std::move(cost), .shared = shared_memory},
         batcher_(make(model), text, metrics, options,
                  {.started = [this](Job& job) { record_of(job).started = now(); },
                   .ended = [this](Job& job) { record_of(job).ended = now(); },
