@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xclbin.h>
 #include <xocl_ioctl.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <string_view>
 
 namespace flexllm::card {
@@ -139,19 +141,64 @@ namespace {
 
 std::string file_name(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
-}  // namespace
+// A library with unique symbols is never unloaded, and its threads stay with it. The next one of
+// the same bytes goes on with it, or each reset would leave another behind.
+struct ResidentLibraries {
+  std::mutex mutex;
+  std::vector<int> files;  // of those that nobody uses
+};
 
-KernelLibrary::KernelLibrary(Bytes image) {
-  fd_ = ::memfd_create("flexllm-card-kernels", MFD_CLOEXEC);
-  if (fd_ < 0) throw BitstreamError(errno, "cannot make an anonymous file for the kernels");
+ResidentLibraries& resident_libraries() {
+  static auto* const all = new ResidentLibraries;  // cards may go after static objects
+  return *all;
+}
+
+bool holds(int fd, Bytes image) {
+  struct stat about {};
+  if (::fstat(fd, &about) != 0 || static_cast<std::size_t>(about.st_size) != image.size()) {
+    return false;
+  }
+  std::vector<std::byte> part(std::size_t{1} << 20);
   for (std::size_t done = 0; done < image.size();) {
-    const ssize_t n = ::write(fd_, image.data() + done, image.size() - done);
+    const ssize_t n = ::pread(fd, part.data(), part.size(), static_cast<off_t>(done));
+    if (n <= 0 || std::memcmp(part.data(), image.data() + done, static_cast<std::size_t>(n)) != 0) {
+      return false;
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+// -1: there is none.
+int take_resident(Bytes image) {
+  ResidentLibraries& all = resident_libraries();
+  const std::lock_guard lock(all.mutex);
+  const auto found =
+      std::find_if(all.files.begin(), all.files.end(), [&](int fd) { return holds(fd, image); });
+  if (found == all.files.end()) return -1;
+  const int fd = *found;
+  all.files.erase(found);
+  return fd;
+}
+
+int write_file(Bytes image) {
+  const int fd = ::memfd_create("flexllm-card-kernels", MFD_CLOEXEC);
+  if (fd < 0) throw BitstreamError(errno, "cannot make an anonymous file for the kernels");
+  for (std::size_t done = 0; done < image.size();) {
+    const ssize_t n = ::write(fd, image.data() + done, image.size() - done);
     if (n <= 0) {
-      ::close(fd_);
+      ::close(fd);
       throw BitstreamError(ENOSPC, "cannot write the kernels to an anonymous file");
     }
     done += static_cast<std::size_t>(n);
   }
+  return fd;
+}
+
+}  // namespace
+
+KernelLibrary::KernelLibrary(Bytes image) : fd_(take_resident(image)) {
+  if (fd_ < 0) fd_ = write_file(image);
   handle_ = ::dlopen(file_name(fd_).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle_ == nullptr) {
     const std::string why = ::dlerror();
@@ -162,13 +209,16 @@ KernelLibrary::KernelLibrary(Bytes image) {
 
 KernelLibrary::~KernelLibrary() {
   ::dlclose(handle_);
-  // A library with unique symbols is never unloaded, and keeps its name: dlopen would answer the
-  // next library of that name with this one. So its descriptor, which is in the name, stays taken.
+  // One that stays keeps its name: dlopen would answer the next library of that name with this one.
+  // So its descriptor, which is in the name, stays taken.
   void* const resident = ::dlopen(file_name(fd_).c_str(), RTLD_NOW | RTLD_NOLOAD);
   if (resident == nullptr) {
     ::close(fd_);
   } else {
     ::dlclose(resident);
+    ResidentLibraries& all = resident_libraries();
+    const std::lock_guard lock(all.mutex);
+    all.files.push_back(fd_);
   }
 }
 

@@ -171,7 +171,7 @@ void panel(cli::Drawing& drawing, double y, const char* title, const char* unit,
 std::string draw(const std::vector<Point>& alone, const std::vector<Point>& shared) {
   cli::Drawing drawing;
   drawing.text(12, 24,
-               fmt::format("{} as {} on {} (modelled), against requests a second", kModel, kScheme,
+               fmt::format("{} as {} on {} (modelled), requests a second", kModel, kScheme,
                            kAccelerator),
                "font-size=\"15\" font-weight=\"bold\"");
   drawing.bar(12, 36, 10, 10, "#4c78a8", "");
