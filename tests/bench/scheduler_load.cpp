@@ -170,10 +170,10 @@ void panel(cli::Drawing& drawing, double y, const char* title, const char* unit,
 
 std::string draw(const std::vector<Point>& alone, const std::vector<Point>& shared) {
   cli::Drawing drawing;
-  drawing.text(12, 24,
-               fmt::format("{} as {} on {} (modelled), requests a second", kModel, kScheme,
-                           kAccelerator),
-               "font-size=\"15\" font-weight=\"bold\"");
+  drawing.text(
+      12, 24,
+      fmt::format("{} as {} on {} (modelled), requests a second", kModel, kScheme, kAccelerator),
+      "font-size=\"15\" font-weight=\"bold\"");
   drawing.bar(12, 36, 10, 10, "#4c78a8", "");
   drawing.text(28, 45, "kernels do not disturb each other");
   drawing.bar(262, 36, 10, 10, "#f58518", "");
