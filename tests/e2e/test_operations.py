@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -33,12 +34,18 @@ class Supervisor:
         self.cache = cache
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(folder / "notify"))
-        self.notify.settimeout(600)  # the first start packs the model
+        # Read at once, as systemd does: a handful of unread messages fill the socket.
+        self.messages: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self.listen, daemon=True).start()
         self.path = folder / "socket"
+
+    def listen(self) -> None:
+        while True:
+            self.messages.put(self.notify.recv(4096).decode())
 
     def wait_for(self, word: str) -> str:
         while True:
-            message = self.notify.recv(4096).decode()
+            message = self.messages.get(timeout=600)  # the first start packs the model
             if word in message:
                 return message
 
@@ -168,3 +175,28 @@ def test_killed_and_started_again_without_cleaning(supervisor: Supervisor) -> No
     with supervisor.running():
         assert complete(supervisor.connect(), 2, stream=False).startswith("200 ")
     assert not supervisor.path.exists()
+
+
+def test_a_supervisor_that_does_not_read_holds_nothing_up(supervisor: Supervisor) -> None:
+    deaf = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    deaf.bind(str(supervisor.folder / "deaf"))
+    while True:
+        with contextlib.suppress(BlockingIOError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            other.sendto(b"full", str(supervisor.folder / "deaf"))
+            continue
+        break
+    command = [FLEXLLM, "serve", "--model", MODEL, "--device", "emulated", "--port", "0"]
+    variables = os.environ | {
+        "FLEXLLM_CACHE": str(supervisor.cache),
+        "NOTIFY_SOCKET": str(supervisor.folder / "deaf"),
+        "WATCHDOG_USEC": "400000",
+    }
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=variables, text=True)
+    try:
+        assert process.stderr
+        assert any("serving" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(BOUND_S) == 0
+    finally:
+        process.kill()
