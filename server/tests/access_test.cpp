@@ -57,10 +57,13 @@ TEST_F(AccessLogTest, ALineForEachAnswer) {
     client.post(kCompletions,
                 R"({"prompt":"hello","max_tokens":5,"ignore_eos":true,"stream":true})", key);
   }
+  ASSERT_EQ(lines_when(file_, 4).size(), 4u);  // another connection's may come before them
   Client leaver(server);
+  const int launches = server.card->launches;
   server.card->hold = true;
   leaver.send(Client::post_text(kCompletions, kHello, key));
-  while (server.card->launches == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (server.card->launches == launches)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   leaver.close();
   const auto all = lines_when(file_, 5);
   server.card->hold = false;
