@@ -41,7 +41,9 @@ TEST(Pages, AreServedWithoutAKeyAndMayLoadNothingFromElsewhere) {
     EXPECT_EQ(policy.find('*'), std::string::npos) << policy;
     for (const char* no_page : {"http://", "https://", "//cdn"}) {
       const bool svg = asset.body.find("http://www.w3.org/2000/svg") != std::string_view::npos;
-      if (!svg) EXPECT_EQ(asset.body.find(no_page), std::string_view::npos);
+      if (!svg) {
+        EXPECT_EQ(asset.body.find(no_page), std::string_view::npos);
+      }
     }
   }
   const std::string key = "Authorization: Bearer secret\r\n";
